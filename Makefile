@@ -1,0 +1,52 @@
+# Every command of the project. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+# One thread a rank: the ranks of a test share the machine's cores.
+export OMP_NUM_THREADS ?= 1
+export PYTHONSAFEPATH := 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+.PHONY: env env-unit lock
+env: ## .venv with everything, from pinned files with hashes
+	@bash requirements/install.sh dev
+env-unit: ## .venv without torch: enough for lint and the fast tests
+	@bash requirements/install.sh unit
+lock: ## Renew the pinned files from pyproject.toml
+	@bash requirements/lock.sh
+
+.PHONY: lint
+lint: env-unit ## ruff, mypy strict, import contracts
+	@.venv/bin/ruff format --check --quiet .
+	.venv/bin/ruff check --quiet .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: test-unit test-torch test-cluster test test-full
+test-unit: env-unit ## Fast tests: no torch, no cluster, under a minute
+	@$(PYTEST) -q -m 'not torch and not cluster and not full'
+test-torch: env ## Trainer tests: gloo ranks on this machine
+	@$(PYTEST) -q -m 'torch and not cluster and not full'
+test-cluster: env ## End-to-end tests on KUBECONFIG, kind or the embedded cluster
+	@$(PYTEST) -q -m 'cluster and not full'
+test: ## Everything, from a fresh machine to one closing summary
+	@bash tests/run.sh
+test-full: env ## Also the whole parity matrix and the long sweeps
+	@$(PYTEST) -q
+
+.PHONY: demo cluster-up cluster-down
+demo: env ## From nothing to a finished two-node fine-tune
+	@$(PY) -m demo
+cluster-up: env ## Start (or reuse) the embedded cluster
+	@$(PY) -m embedded up
+cluster-down: ## Stop it and leave nothing behind
+	@$(PY) -m embedded down

@@ -1,0 +1,305 @@
+"""Parsing each section of ``spec``; every function raises ``SpecError`` with the field's path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from qwenft_plan import fields
+from qwenft_plan.errors import SpecError
+from qwenft_plan.plan import CHECKPOINTING, PRECISIONS, SCHEDULES
+from qwenft_plan.sections import (
+    Checkpoint,
+    Dataset,
+    EnvVar,
+    Model,
+    NodeRange,
+    Output,
+    Parallelism,
+    Resources,
+    RunPolicy,
+    Script,
+    Toleration,
+    Trainer,
+    Training,
+    Volume,
+)
+
+__all__ = [
+    "checkpoint",
+    "dataset",
+    "model",
+    "output",
+    "parallelism",
+    "resources",
+    "run_policy",
+    "trainer",
+    "training",
+]
+
+SCHEDULERS = ("constant", "linear", "cosine")
+CLEAN_POD_POLICIES = ("None", "Running", "All")
+RENDEZVOUS = ("static", "c10d")
+MOST_NODES = 4096
+MOST_PROCESSES = 64
+_RESERVED_ENV = re.compile(
+    r"PET_.*|MASTER_(ADDR|PORT)|(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_)?WORLD_SIZE"
+    r"|TORCHELASTIC_.*|QWENFT_.*|KUBEFLOW_TRAINER_.*"
+)
+# A volume mounted over one of these would hide what the container needs.
+_SYSTEM_DIRECTORIES = (
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib64",
+    "opt",
+    "proc",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+)
+_TRAINING = (
+    "epochs", "maxSteps", "batchSize", "sequenceLength", "learningRate", "weightDecay",
+    "warmupSteps", "scheduler", "maxGradNorm", "seed", "precision", "evaluateEverySteps",
+)  # fmt: skip
+
+
+def _volume(mapping: Mapping[str, Any], path: str) -> Volume | None:
+    volume = fields.section(mapping, "volume", path)
+    if not volume:
+        return None
+    fields.only_known(volume, ("persistentVolumeClaim",), f"{path}.volume")
+    where = f"{path}.volume.persistentVolumeClaim"
+    claim = fields.section(volume, "persistentVolumeClaim", f"{path}.volume")
+    fields.only_known(claim, ("claimName",), where)
+    name = fields.text(claim, "claimName", where)
+    if not name:
+        raise SpecError(f"{where}.claimName", "is needed: the claim's name")
+    return Volume(claim_name=name)
+
+
+def _absolute(mapping: Mapping[str, Any], path: str, *, needed: bool) -> str:
+    value = fields.text(mapping, "path", path)
+    if not value and not needed:
+        return ""
+    parts = value.split("/")
+    if not value.startswith("/") or len(parts) < 2 or not parts[1] or ".." in parts:  # noqa: PLR2004
+        raise SpecError(f"{path}.path", f"must be an absolute path such as /data/x, not {value!r}")
+    if parts[1] in _SYSTEM_DIRECTORIES:
+        message = f"/{parts[1]} belongs to the container; choose a directory such as /data"
+        raise SpecError(f"{path}.path", message)
+    return value
+
+
+def model(mapping: Mapping[str, Any], path: str) -> Model:
+    """Parse ``spec.model``."""
+    fields.only_known(mapping, ("name", "path", "volume", "config"), path)
+    name = fields.text(mapping, "name", path)
+    where = _absolute(mapping, path, needed=False)
+    if not name and not where:
+        raise SpecError(path, "needs a name (Qwen/Qwen1.5-7B) or a path in a volume")
+    config = dict(fields.section(mapping, "config", path))
+    return Model(name=name, path=where, volume=_volume(mapping, path), config=config)
+
+
+def dataset(mapping: Mapping[str, Any], path: str) -> Dataset:
+    """Parse ``spec.dataset``."""
+    fields.only_known(mapping, ("path", "volume"), path)
+    return Dataset(path=_absolute(mapping, path, needed=True), volume=_volume(mapping, path))
+
+
+def output(mapping: Mapping[str, Any], path: str) -> Output:
+    """Parse ``spec.output``."""
+    fields.only_known(mapping, ("path", "volume"), path)
+    return Output(path=_absolute(mapping, path, needed=True), volume=_volume(mapping, path))
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def training(mapping: Mapping[str, Any], path: str) -> Training:
+    """Parse ``spec.training``."""
+    fields.only_known(mapping, _TRAINING, path)
+
+    def integer(key: str, least: int, default: int) -> int:
+        return _or(fields.integer(mapping, key, path, least=least), default)
+
+    return Training(
+        epochs=integer("epochs", 1, 1),
+        max_steps=fields.integer(mapping, "maxSteps", path, least=1),
+        batch_size=integer("batchSize", 1, 64),
+        sequence_length=integer("sequenceLength", 2, 2048),
+        learning_rate=fields.number(mapping, "learningRate", path, least=0.0, default=1e-5),
+        weight_decay=fields.number(mapping, "weightDecay", path, least=0.0, default=0.0),
+        warmup_steps=integer("warmupSteps", 0, 0),
+        scheduler=fields.choice(mapping, "scheduler", path, SCHEDULERS, "constant"),
+        max_grad_norm=fields.number(mapping, "maxGradNorm", path, least=0.0, default=1.0),
+        seed=integer("seed", 0, 0),
+        precision=fields.choice(mapping, "precision", path, PRECISIONS, "bf16"),
+        evaluate_every_steps=fields.integer(mapping, "evaluateEverySteps", path, least=1),
+    )
+
+
+def _nodes(mapping: Mapping[str, Any], path: str) -> NodeRange:
+    nodes = fields.section(mapping, "nodes", path)
+    fields.only_known(nodes, ("min", "max"), f"{path}.nodes")
+    least = _or(fields.integer(nodes, "min", f"{path}.nodes", least=1, most=MOST_NODES), 1)
+    most = fields.integer(nodes, "max", f"{path}.nodes", least=1, most=MOST_NODES)
+    if most is not None and most < least:
+        raise SpecError(f"{path}.nodes.max", f"{most} is below nodes.min, {least}")
+    return NodeRange(min=least, max=most)
+
+
+def _toleration(value: object, path: str) -> Toleration:
+    if not isinstance(value, Mapping):
+        raise SpecError(path, "must be a mapping")
+    fields.only_known(value, ("key", "operator", "value", "effect"), path)
+    return Toleration(
+        key=fields.text(value, "key", path),
+        operator=fields.choice(value, "operator", path, ("Equal", "Exists"), "Equal"),
+        value=fields.text(value, "value", path),
+        effect=fields.text(value, "effect", path),
+    )
+
+
+def resources(mapping: Mapping[str, Any], path: str) -> Resources:
+    """Parse ``spec.resources``."""
+    known = ("nodes", "gpusPerNode", "processesPerNode", "cpusPerProcess", "memoryPerNode",
+             "nodeSelector", "tolerations")  # fmt: skip
+    fields.only_known(mapping, known, path)
+    gpus = fields.integer(mapping, "gpusPerNode", path, least=1, most=MOST_PROCESSES)
+    processes = fields.integer(mapping, "processesPerNode", path, least=1, most=MOST_PROCESSES)
+    if gpus is not None and processes is not None:
+        raise SpecError(f"{path}.processesPerNode", "is for CPU nodes; gpusPerNode is given too")
+    selector = fields.section(mapping, "nodeSelector", path)
+    return Resources(
+        nodes=_nodes(mapping, path),
+        gpus_per_node=gpus,
+        processes_per_node=processes,
+        cpus_per_process=_or(fields.integer(mapping, "cpusPerProcess", path, least=1, most=256), 1),
+        memory_per_node=fields.quantity(mapping, "memoryPerNode", path),
+        node_selector={key: fields.text(selector, key, f"{path}.nodeSelector") for key in selector},
+        tolerations=tuple(
+            _toleration(item, f"{path}.tolerations[{i}]")
+            for i, item in enumerate(_list(mapping, "tolerations", path))
+        ),
+    )
+
+
+def _list(mapping: Mapping[str, Any], key: str, path: str) -> list[Any]:
+    value = mapping.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SpecError(f"{path}.{key}", f"must be a list, not {type(value).__name__}")
+    return value
+
+
+def parallelism(mapping: Mapping[str, Any], path: str) -> Parallelism:
+    """Parse ``spec.parallelism``."""
+    known = ("dataReplicate", "dataShard", "tensor", "pipeline", "microBatchSize",
+             "activationCheckpointing", "pipelineSchedule")  # fmt: skip
+    fields.only_known(mapping, known, path)
+
+    def degree(key: str) -> int | None:
+        return fields.integer(mapping, key, path, least=1, most=65536)
+
+    return Parallelism(
+        data_replicate=degree("dataReplicate"),
+        data_shard=degree("dataShard"),
+        tensor=degree("tensor"),
+        pipeline=degree("pipeline"),
+        micro_batch_size=degree("microBatchSize"),
+        activation_checkpointing=fields.choice(
+            mapping, "activationCheckpointing", path, CHECKPOINTING, ""
+        )
+        or None,
+        pipeline_schedule=fields.choice(mapping, "pipelineSchedule", path, SCHEDULES, "") or None,
+    )
+
+
+def _script(mapping: Mapping[str, Any], path: str) -> Script | None:
+    script = fields.section(mapping, "script", path)
+    if not script:
+        return None
+    where = f"{path}.script.configMap"
+    fields.only_known(script, ("configMap",), f"{path}.script")
+    config_map = fields.section(script, "configMap", f"{path}.script")
+    fields.only_known(config_map, ("name", "key"), where)
+    name = fields.text(config_map, "name", where)
+    key = fields.text(config_map, "key", where, "train.py")
+    if not name:
+        raise SpecError(f"{where}.name", "is needed: the ConfigMap that holds the script")
+    if not re.fullmatch(r"[-._a-zA-Z0-9]+\.py", key):
+        raise SpecError(
+            f"{where}.key", f"must be a Python file's name such as train.py, not {key!r}"
+        )
+    return Script(config_map=name, key=key)
+
+
+def _env(value: object, path: str) -> EnvVar:
+    if not isinstance(value, Mapping):
+        raise SpecError(path, "must be a mapping")
+    fields.only_known(value, ("name", "value"), path)
+    name = fields.text(value, "name", path)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise SpecError(f"{path}.name", f"{name!r} is no name of an environment variable")
+    if _RESERVED_ENV.fullmatch(name):
+        raise SpecError(f"{path}.name", f"{name} is set by the operator and cannot be overridden")
+    text = value.get("value", "")
+    if not isinstance(text, str):
+        raise SpecError(f"{path}.value", f"must be a string, not {type(text).__name__}")
+    return EnvVar(name=name, value=text)
+
+
+def trainer(mapping: Mapping[str, Any], path: str) -> Trainer:
+    """Parse ``spec.trainer``."""
+    fields.only_known(
+        mapping, ("image", "imagePullPolicy", "script", "args", "env", "rendezvous"), path
+    )
+    args = _list(mapping, "args", path)
+    for index, item in enumerate(args):
+        if not isinstance(item, str):
+            raise SpecError(f"{path}.args[{index}]", f"must be a string, not {item!r}")
+    policies = ("", "Always", "IfNotPresent", "Never")
+    return Trainer(
+        image=fields.text(mapping, "image", path),
+        image_pull_policy=fields.choice(mapping, "imagePullPolicy", path, policies, ""),
+        script=_script(mapping, path),
+        args=tuple(args),
+        env=tuple(
+            _env(item, f"{path}.env[{i}]") for i, item in enumerate(_list(mapping, "env", path))
+        ),
+        rendezvous=fields.choice(mapping, "rendezvous", path, RENDEZVOUS, "static"),
+    )
+
+
+def checkpoint(mapping: Mapping[str, Any], path: str) -> Checkpoint:
+    """Parse ``spec.checkpoint``."""
+    fields.only_known(mapping, ("everySteps", "keep"), path)
+    return Checkpoint(
+        every_steps=fields.integer(mapping, "everySteps", path, least=0) or None,
+        keep=_or(fields.integer(mapping, "keep", path, least=1, most=100), 2),
+    )
+
+
+def run_policy(mapping: Mapping[str, Any], path: str) -> RunPolicy:
+    """Parse ``spec.runPolicy``."""
+    known = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished",
+             "cleanPodPolicy")  # fmt: skip
+    fields.only_known(mapping, known, path)
+    return RunPolicy(
+        suspend=fields.boolean(mapping, "suspend", path, default=False),
+        backoff_limit=_or(fields.integer(mapping, "backoffLimit", path, least=0, most=100), 3),
+        active_deadline_seconds=fields.integer(mapping, "activeDeadlineSeconds", path, least=1),
+        ttl_seconds_after_finished=fields.integer(
+            mapping, "ttlSecondsAfterFinished", path, least=0
+        ),
+        clean_pod_policy=fields.choice(
+            mapping, "cleanPodPolicy", path, CLEAN_POD_POLICIES, "Running"
+        ),
+    )

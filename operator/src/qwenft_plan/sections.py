@@ -1,0 +1,171 @@
+"""The sections of a request: what each field of ``spec`` means, its unit and its default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Checkpoint",
+    "Dataset",
+    "EnvVar",
+    "Model",
+    "NodeRange",
+    "Output",
+    "Parallelism",
+    "Resources",
+    "RunPolicy",
+    "Script",
+    "Toleration",
+    "Trainer",
+    "Training",
+    "Volume",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """Where a path lies: a PersistentVolumeClaim in the run's namespace."""
+
+    claim_name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """The model to fine-tune: a hub name, or a directory in a volume."""
+
+    name: str = ""
+    path: str = ""
+    volume: Volume | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the model's ``config.json`` in its own spelling; needed where no name is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """The prepared dataset file."""
+
+    path: str
+    volume: Volume | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Hyper-parameters; none of them is ever changed by a plan."""
+
+    epochs: int = 1
+    max_steps: int | None = None
+    batch_size: int = 64
+    """Global batch: samples an optimizer step, over all ranks."""
+    sequence_length: int = 2048
+    """Tokens a sample, at most."""
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    scheduler: str = "constant"
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    precision: str = "bf16"
+    evaluate_every_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeRange:
+    """How many nodes a run may use; ``max`` None means as many as there are."""
+
+    min: int = 1
+    max: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Toleration:
+    """A Kubernetes toleration, passed on to the pods and heeded when nodes are read."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What a run may take. Absent fields are the planner's to choose."""
+
+    nodes: NodeRange = field(default_factory=NodeRange)
+    gpus_per_node: int | None = None
+    processes_per_node: int | None = None
+    """CPU nodes only: training processes a node."""
+    cpus_per_process: int = 1
+    memory_per_node: int | None = None
+    """CPU nodes only: bytes that a pod asks for."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parallelism:
+    """Degrees that the user fixes; None leaves one to the planner."""
+
+    data_replicate: int | None = None
+    data_shard: int | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    micro_batch_size: int | None = None
+    activation_checkpointing: str | None = None
+    pipeline_schedule: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Script:
+    """A user's own training script in a ConfigMap."""
+
+    config_map: str
+    key: str = "train.py"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvVar:
+    """One environment variable of the trainer container."""
+
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trainer:
+    """The container that trains; without a script it runs the built-in loop."""
+
+    image: str = ""
+    image_pull_policy: str = ""
+    script: Script | None = None
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    rendezvous: str = "static"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """When to save; checkpoints lie in ``<output.path>/checkpoints``."""
+
+    every_steps: int | None = None
+    keep: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """Where the result goes: ``<path>/model`` in Hugging Face's layout, ``<path>/result.json``."""
+
+    path: str
+    volume: Volume | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPolicy:
+    """Life of the run, in the words of batch/v1 and the Training Operator."""
+
+    suspend: bool = False
+    backoff_limit: int = 3
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+    clean_pod_policy: str = "Running"

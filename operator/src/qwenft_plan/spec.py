@@ -1,0 +1,107 @@
+"""The user's request, parsed once at the edge: ``spec`` of a ``QwenFineTune``.
+
+Attributes are the CRD's fields in snake_case, one for one (a test holds the two together). The
+operator reads it from the API, the trainer from ``run.json``, the command line from a file: one
+parser for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qwenft_plan import fields, parsing
+from qwenft_plan.errors import SpecError
+from qwenft_plan.sections import (
+    Checkpoint,
+    Dataset,
+    EnvVar,
+    Model,
+    NodeRange,
+    Output,
+    Parallelism,
+    Resources,
+    RunPolicy,
+    Script,
+    Toleration,
+    Trainer,
+    Training,
+    Volume,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Dataset",
+    "EnvVar",
+    "FinetuneSpec",
+    "Model",
+    "NodeRange",
+    "Output",
+    "Parallelism",
+    "Resources",
+    "RunPolicy",
+    "Script",
+    "Toleration",
+    "Trainer",
+    "Training",
+    "Volume",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneSpec:
+    """The whole request."""
+
+    model: Model
+    dataset: Dataset
+    output: Output
+    training: Training = field(default_factory=Training)
+    resources: Resources = field(default_factory=Resources)
+    parallelism: Parallelism = field(default_factory=Parallelism)
+    trainer: Trainer = field(default_factory=Trainer)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    run_policy: RunPolicy = field(default_factory=RunPolicy)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> FinetuneSpec:
+        """Parse ``spec``; raises :class:`SpecError` with the field's path."""
+        if not isinstance(mapping, Mapping):
+            raise SpecError("spec", f"must be a mapping, not {type(mapping).__name__}")
+        fields.only_known(mapping, tuple(_SECTIONS), "spec")
+        parts: dict[str, Any] = {
+            name: parse(fields.section(mapping, key, "spec"), f"spec.{key}")
+            for key, (name, parse) in _SECTIONS.items()
+        }
+        spec = cls(**parts)
+        _check_mounts(spec)
+        return spec
+
+
+def _check_mounts(spec: FinetuneSpec) -> None:
+    """Two fields that name one mount point must name one claim."""
+    claims: dict[str, tuple[str, str]] = {}
+    for name in ("model", "dataset", "output"):
+        part = getattr(spec, name)
+        if part.volume is None or not part.path:
+            continue
+        mount = "/" + part.path.split("/")[1]
+        claim, first = claims.setdefault(mount, (part.volume.claim_name, name))
+        if claim != part.volume.claim_name:
+            message = (
+                f"{mount} is already the claim {claim!r} of spec.{first}; use another directory"
+            )
+            raise SpecError(f"spec.{name}.volume", message)
+
+
+_SECTIONS = {
+    "model": ("model", parsing.model),
+    "dataset": ("dataset", parsing.dataset),
+    "output": ("output", parsing.output),
+    "training": ("training", parsing.training),
+    "resources": ("resources", parsing.resources),
+    "parallelism": ("parallelism", parsing.parallelism),
+    "trainer": ("trainer", parsing.trainer),
+    "checkpoint": ("checkpoint", parsing.checkpoint),
+    "runPolicy": ("run_policy", parsing.run_policy),
+}
