@@ -1,0 +1,185 @@
+"""torchrun with typed exit codes: start this node's ranks, wait, and say why they ended.
+
+torch's own argument parser and agent do the work, so every flag and ``PET_*`` variable of torchrun
+means what it means there. Added are the cause of the first failing rank, as exit code and as JSON
+in the termination message, a check of the plan before anything starts, and patience while the
+master's name does not resolve yet.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+from torch.distributed.launcher.api import elastic_launch
+
+from qwenft_trainer import errorfile, oomwatch, planfile, report
+from qwenft_trainer.earlystop import EarlyStop
+from qwenft_trainer.failure import (
+    Cause,
+    CommunicationFailure,
+    Preempted,
+    cause_of_exit,
+    completed,
+    first_cause,
+)
+
+BUILTIN = "qwenft_trainer.builtin"
+"""Stands for the built-in loop where torchrun expects a script."""
+
+
+TERMINATION_VARIABLE = "QWENFT_TERMINATION_LOG"
+KUBELET_LOG = Path("/dev/termination-log")
+RESOLVE_PAUSE_SECONDS = 0.5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one node's part of a run; return the exit code (0, or 64 to 70)."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    with tempfile.TemporaryDirectory(prefix="qwenft-", ignore_cleanup_errors=True) as name:
+        work = Path(name)
+        result = work / "result.json"
+        os.environ[report.RESULT_VARIABLE] = str(result)
+        with EarlyStop(_on_early_stop) as early:
+            cause = _attempt(args, work / "ranks", early)
+        if cause is not None:
+            _publish(cause.to_message(), stream=sys.stderr)
+            return cause.exit_code
+        if args.node_rank == 0:
+            _publish(completed(_read_result(result)), stream=sys.stdout)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read torchrun's command line, where the script may be missing (the built-in loop).
+
+    A stand-in is appended: it becomes the script if there is none, else the last argument, which
+    is taken off again.
+    """
+    args = torchrun.get_args_parser().parse_args([*argv, BUILTIN])
+    if args.training_script_args:
+        args.training_script_args.pop()
+    elif args.training_script != BUILTIN:
+        raise AssertionError(args)
+    if not (args.no_python or args.run_path):
+        _route_through_boot(args)
+    _choose_rendezvous(args)
+    return args
+
+
+def wait_for_name(host: str, *, timeout: float) -> None:
+    """Wait until a host name resolves: pod 0's DNS record may come after this pod's start.
+
+    Raises :class:`CommunicationFailure` after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise CommunicationFailure(
+                    f"the master's name {host!r} did not resolve within {timeout:.0f} s: {error}",
+                ) from None
+            time.sleep(RESOLVE_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _route_through_boot(args: argparse.Namespace) -> None:
+    """Let each rank start in qwenft_trainer.boot, which then runs the script or the loop."""
+    target = [] if args.training_script == BUILTIN else [args.training_script]
+    flag = ["-m"] if args.module else []
+    args.training_script_args = [*flag, *target, *args.training_script_args]
+    args.training_script = "qwenft_trainer.boot"
+    args.module = True
+
+
+def _choose_rendezvous(args: argparse.Namespace) -> None:
+    """Do as torchrun does: one node without an address rendezvouses on a free local port."""
+    alone = torchrun.parse_min_max_nnodes(args.nnodes)[1] == 1
+    nowhere = args.rdzv_backend == "static" and not args.rdzv_endpoint and args.master_port is None
+    if args.standalone or (alone and nowhere):
+        args.rdzv_backend, args.rdzv_endpoint = "c10d", "localhost:0"
+        args.rdzv_id = f"local-{os.getpid()}"
+        # Without it the agent would look up this machine's full name, which may not resolve.
+        args.local_addr = args.local_addr or "127.0.0.1"
+    if args.master_port is None:
+        args.master_port = 29500
+
+
+def _attempt(args: argparse.Namespace, logs: Path, early: EarlyStop) -> Cause | None:
+    """Start the ranks and wait for their end; return why they failed, None when they did not."""
+    args.log_dir = args.log_dir or str(logs)
+    kills = oomwatch.kills()
+    try:
+        config, command, arguments = torchrun.config_from_args(args)
+        planfile.load(os.environ, world_size=config.nproc_per_node * config.max_nodes)
+        if config.rdzv_endpoint:
+            host, _ = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=0)
+            wait_for_name(host, timeout=config.rdzv_configs["timeout"])
+        early.end_with(config)
+        elastic_launch(config=config, entrypoint=command)(*arguments)
+    except ChildFailedError as error:
+        return _blame(error, Path(args.log_dir), out_of_memory=oomwatch.kills() > kills)
+    except SignalException as error:
+        return _preempted(error, Path(args.log_dir))
+    except Exception as error:  # noqa: BLE001 - whatever ends the launcher ends in a typed exit
+        return errorfile.describe(error)
+    return None
+
+
+def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause:
+    """Name the first cause among the error files, and the bare exits of ranks without one."""
+    causes = list(errorfile.read_all(logs))
+    told = {cause.rank for cause in causes}
+    for rank, failure in error.failures.items():
+        if rank not in told:
+            bare = cause_of_exit(failure.exitcode, rank=rank, out_of_memory=out_of_memory)
+            causes.append(bare.at(float(failure.timestamp)))
+    return first_cause(causes)
+
+
+def _preempted(error: SignalException, logs: Path) -> Cause:
+    """Prefer what a rank says about its preemption (the saved step) to the bare signal."""
+    said = [c for c in errorfile.read_all(logs) if c.exit_code == Preempted.exit_code]
+    bare = errorfile.describe(Preempted(f"the launcher received {error.sigval.name}"))
+    return min(said, key=lambda cause: cause.time, default=bare)
+
+
+def _on_early_stop(signal_name: str) -> int:
+    cause = errorfile.describe(Preempted(f"{signal_name} came before the ranks were started"))
+    _publish(cause.to_message(), stream=sys.stderr)
+    return cause.exit_code
+
+
+def _publish(message: str, *, stream: TextIO) -> None:
+    """Print the message as one line and leave it where the kubelet looks for it."""
+    print(message, file=stream, flush=True)
+    named = os.environ.get(TERMINATION_VARIABLE)
+    # The default path is a file that the kubelet mounts: it is never made here.
+    path = Path(named) if named else KUBELET_LOG
+    if not named and not path.is_file():
+        return
+    try:
+        path.write_text(message, encoding="utf-8")
+    except OSError as error:
+        print(f"{path} cannot be written: {error}", file=sys.stderr)  # noqa: T201
+
+
+def _read_result(path: Path) -> Mapping[str, object] | None:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
