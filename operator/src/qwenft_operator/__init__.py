@@ -1,0 +1,1 @@
+"""The operator: pure decisions, thin edges."""

@@ -1,0 +1,1 @@
+"""The trainer: one code path for every plan."""
