@@ -1,0 +1,65 @@
+"""Which degrees a model and a batch allow, and why the others do not exist.
+
+Every rule is one predicate that returns the sentence to read, or None. The trainer obeys the same
+rules: heads, key/value heads, vocabulary and sequence split over tensor parallel ranks; whole
+blocks, equally many on each pipeline stage; tied vocabulary matrices never on two stages.
+"""
+
+from __future__ import annotations
+
+from qwenft_plan.model import ModelShape
+
+__all__ = ["batch_reason", "pipeline_reason", "tensor_reason", "virtual_stages"]
+
+_TWO_CHUNKS = frozenset({"Interleaved1F1B", "ZBVZeroBubble"})
+
+
+def virtual_stages(schedule: str, pp: int) -> int:
+    """Return the model chunks that each pipeline rank holds under `schedule`."""
+    return 2 if pp > 1 and schedule in _TWO_CHUNKS else 1
+
+
+def tensor_reason(model: ModelShape, tp: int, sequence_length: int) -> str | None:
+    """Return why tensor parallel degree `tp` does not exist, or None."""
+    parts = (
+        ("attention heads", model.heads),
+        ("key/value heads", model.kv_heads),
+        ("vocabulary entries", model.vocab),
+        ("feed-forward columns", model.ffn),
+        ("tokens of a sequence", sequence_length),
+    )
+    for what, size in parts:
+        if size % tp:
+            return f"tensor {tp}: {size} {what} are not divisible by {tp}"
+    return None
+
+
+def pipeline_reason(model: ModelShape, pp: int, schedule: str, accumulation: int) -> str | None:
+    """Return why `pp` stages under `schedule` with so many micro-batches do not exist, or None."""
+    if pp == 1:
+        return None
+    if model.tied:
+        return (
+            f"pipeline {pp}: {model.name} ties its input and output embeddings, which would have "
+            "to live on two stages"
+        )
+    chunks = pp * virtual_stages(schedule, pp)
+    if model.layers % chunks:
+        return f"pipeline {pp}: {model.layers} blocks are not divisible by {chunks} chunks"
+    if schedule != "GPipe" and accumulation < pp:
+        return (
+            f"pipeline {pp}: {accumulation} micro-batches of a step are fewer than {pp} stages, "
+            f"which {schedule} needs"
+        )
+    if schedule in _TWO_CHUNKS and accumulation % pp:
+        return f"pipeline {pp}: {accumulation} micro-batches are not divisible by {pp} stages"
+    return None
+
+
+def batch_reason(global_batch: int, dp: int, micro_batch: int) -> str | None:
+    """Return why a global batch cannot be cut into `dp` × `micro_batch`, or None."""
+    if global_batch % dp:
+        return f"batch {global_batch} is not divisible by {dp} data-parallel ranks"
+    if global_batch // dp % micro_batch:
+        return f"micro-batch {micro_batch} does not divide the {global_batch // dp} samples a rank"
+    return None

@@ -1,0 +1,161 @@
+"""What there is to run on: nodes, their devices, memory and links.
+
+The operator makes an `Inventory` from Node objects, `Inventory.parse` makes one from the short
+notation of the command line. A CPU node is an inventory too: its devices are processes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from qwenft_plan.errors import SpecError
+from qwenft_plan.hardware import CPU, GIB, Device, cpu_device, find_device
+
+__all__ = ["Group", "Inventory", "NodeShape"]
+
+_NOTATION = re.compile(r"(\d+)x(\d+)x([A-Za-z][\w. +/-]*)")
+_TRAILING_MEMORY = re.compile(r"-(\d+)\s*g(?:i?b)?$", re.IGNORECASE)
+_MAX_NODES, _MAX_DEVICES = 4096, 72
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeShape:
+    """One node: `devices` free accelerators of `product` (or, for `cpu`, processes).
+
+    `device_memory_bytes` is the memory of one device, for a CPU process its share of the node's;
+    None reads it from the table. `network_bytes_per_second` is one-way out of the node and
+    `link_bytes_per_second` one-way between two devices in it; None reads the table.
+    """
+
+    name: str
+    product: str
+    devices: int
+    device_memory_bytes: int | None = None
+    network_bytes_per_second: float | None = None
+    link_bytes_per_second: float | None = None
+    cpus_per_process: int = 1
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the devices are CPU processes, joined by gloo."""
+        return find_device(self.product) is CPU
+
+    @property
+    def device(self) -> Device:
+        """The table's device with this node's own memory and links.
+
+        Raises `SpecError` for a product that the table does not have.
+        """
+        found = find_device(self.product)
+        if found is None:
+            message = f"unknown accelerator {self.product!r} on node {self.name}"
+            raise SpecError("inventory", message)
+        base = cpu_device(cpus=self.cpus_per_process) if found is CPU else found
+        return replace(
+            base,
+            memory=self.device_memory_bytes or base.memory,
+            network=self.network_bytes_per_second or base.network,
+            link=self.link_bytes_per_second or base.link,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each."""
+
+    device: Device
+    count: int
+    devices: int
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the devices are CPU processes."""
+        return self.device.vendor == "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inventory:
+    """The nodes a run may use. Their order and names never change a plan."""
+
+    nodes: tuple[NodeShape, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Inventory:
+        """Parse `2x8xH100-80G`, `2x4xcpu`, `2x1xcpu-4G`, or several joined by `,`.
+
+        Raises `SpecError` at `--on` for other notations, unknown devices, absurd counts.
+        """
+        nodes: list[NodeShape] = []
+        for part in text.split(","):
+            nodes.extend(_parse_part(part.strip(), len(nodes)))
+        return cls(nodes=tuple(nodes))
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return every homogeneous choice, largest first: one device, nodes with ≥ n devices.
+
+        Nodes of one product that differ in memory or links count with the smallest value.
+        """
+        products: dict[str, list[NodeShape]] = {}
+        for node in self.nodes:
+            if node.devices > 0:
+                products.setdefault(node.device.name, []).append(node)
+        found: list[Group] = []
+        for name in sorted(products):
+            found.extend(_product_groups(products[name]))
+        return tuple(found)
+
+    def describe(self) -> str:
+        """Return the short form: `2×8 H100-80GB`, several groups joined by ` + `."""
+        kinds: dict[tuple[int, str], int] = {}
+        for node in self.nodes:
+            key = (node.devices, node.device.name)
+            kinds[key] = kinds.get(key, 0) + 1
+        texts = [f"{count}×{devices} {name}" for (devices, name), count in sorted(kinds.items())]
+        return " + ".join(texts) if texts else "no nodes"
+
+
+def _product_groups(nodes: list[NodeShape]) -> list[Group]:
+    groups = []
+    for devices in sorted({node.devices for node in nodes}, reverse=True):
+        able = [node.device for node in nodes if node.devices >= devices]
+        slowest = replace(
+            able[0],
+            memory=min(device.memory for device in able),
+            network=min(device.network for device in able),
+            link=min(device.link for device in able),
+            matmul_bf16=min(device.matmul_bf16 for device in able),
+            matmul_fp32=min(device.matmul_fp32 for device in able),
+            hbm=min(device.hbm for device in able),
+        )
+        groups.append(Group(device=slowest, count=len(able), devices=devices))
+    return groups
+
+
+def _parse_part(text: str, first: int) -> list[NodeShape]:
+    match = _NOTATION.fullmatch(text)
+    if match is None:
+        message = f"expected NODESxDEVICESxPRODUCT such as 2x8xH100-80G or 2x4xcpu, found {text!r}"
+        raise SpecError("--on", message)
+    count, devices, product = int(match[1]), int(match[2]), match[3]
+    if not (1 <= count <= _MAX_NODES and 1 <= devices <= _MAX_DEVICES):
+        message = f"{text!r}: 1 to {_MAX_NODES} nodes of 1 to {_MAX_DEVICES} devices"
+        raise SpecError("--on", message)
+    if find_device(product) is None:
+        raise SpecError("--on", f"unknown accelerator {product!r} (H100-80G, MI300X, cpu, …)")
+    return [
+        NodeShape(
+            name=f"node-{first + index}",
+            product=product,
+            devices=devices,
+            device_memory_bytes=_cpu_memory(product),
+        )
+        for index in range(count)
+    ]
+
+
+def _cpu_memory(product: str) -> int | None:
+    """`cpu-4G` says how much memory a process has; GPUs read the table by their name."""
+    size = _TRAILING_MEMORY.search(product)
+    is_cpu = find_device(product) is CPU
+    return int(size[1]) * GIB if size is not None and is_cpu else None
