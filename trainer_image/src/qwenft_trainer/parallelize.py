@@ -1,0 +1,93 @@
+"""A stage, made parallel: tensor parallelism, checkpointing, compilation, sharding, in this order.
+
+Each step wraps what the steps before it made, so the order is the meaning: recomputation must
+repeat the tensor-parallel collectives, the compiler must see the recomputation, and the sharding's
+gathers must stay outside of both.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor.parallel import parallelize_module
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from qwenft_plan.plan import Plan
+from qwenft_trainer.mesh import sharding_mesh
+from qwenft_trainer.model import Stage
+from qwenft_trainer.tensor_parallel import EMBEDDING, HEAD, NORM, attach_local_heads, layer_styles
+
+SAVED_OPERATIONS = [
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - its public name
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
+]
+"""What selective checkpointing keeps; norms, rotations and activations are computed again."""
+
+
+def parallelize(stage: Stage, plan: Plan, mesh: DeviceMesh, *, compile_layers: bool) -> Stage:
+    """Apply the plan to a stage on the meta device, in place."""
+    if plan.tp > 1:
+        split_tensors(stage, mesh["tp"])
+    if plan.activation_checkpointing != "none":
+        recompute(stage, selective=plan.activation_checkpointing == "selective")
+    if compile_layers:
+        for layer in stage.layers():
+            layer.compile(dynamic=True)
+    shard(stage, plan, mesh)
+    return stage
+
+
+def split_tensors(stage: Stage, mesh: DeviceMesh) -> None:
+    """Split heads, hidden units and vocabulary over the mesh, and positions between the layers."""
+    for layer in stage.layers():
+        attach_local_heads(layer.self_attn, mesh)
+        parallelize_module(layer, mesh, layer_styles(layer, mesh))
+    if stage.part.first:
+        parallelize_module(stage.model, mesh, {"embed_tokens": EMBEDDING})
+    if stage.part.last:
+        parallelize_module(stage, mesh, {"model.norm": NORM, "lm_head": HEAD})
+    stage.tie()
+
+
+def recompute(stage: Stage, *, selective: bool) -> None:
+    """Drop each layer's activations after forward and compute them again in backward."""
+    options: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        context = partial(create_selective_checkpoint_contexts, SAVED_OPERATIONS)
+        options["context_fn"] = context
+    for layer in stage.layers():
+        layer.forward = partial(checkpoint, layer.forward, **options)
+
+
+def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
+    """Shard parameters, gradients and optimizer state over the data-parallel ranks, layer by layer.
+
+    Gradients are summed, never averaged: the loss is divided by the step's tokens before.
+    """
+    compute = torch.bfloat16 if plan.precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    # A pipeline runs a layer many times a step, where gathering it each time would dominate.
+    apply = partial(
+        fully_shard,
+        mesh=sharding_mesh(mesh),
+        mp_policy=policy,
+        reshard_after_forward=plan.pp == 1 and plan.dp_shard > 1,
+    )
+    for layer in stage.layers():
+        apply(layer)
+    apply(stage)
+    for module in stage.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(enable=True)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Tell whether the module's parameters are managed by :func:`shard`."""
+    return isinstance(module, FSDPModule)

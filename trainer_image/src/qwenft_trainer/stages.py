@@ -1,0 +1,163 @@
+"""Everything that a plan makes of a model, behind one object.
+
+The built-in loop and the one-line switch both stand on :func:`build_stages`; neither knows which
+axes a plan uses.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from transformers import PretrainedConfig
+
+from qwenft_plan.plan import Plan
+from qwenft_trainer.batch import Batch, round_up
+from qwenft_trainer.execution import Execution, build_execution, stage_count, stage_indices
+from qwenft_trainer.gradients import gradient_norm
+from qwenft_trainer.mesh import pick_device, sum_over
+from qwenft_trainer.model import Stage, checked_config, layer_count, slices
+from qwenft_trainer.parallelize import parallelize
+from qwenft_trainer.validate import check_plan
+from qwenft_trainer.weights import Source, fill, parameters_of
+
+LENGTH_STEP = 64
+"""Row lengths are rounded up to this where each new length costs a set-up (pipelines, compiled
+layers)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stages:
+    """The part of the model that this rank holds, and how it runs together with the others."""
+
+    plan: Plan
+    mesh: DeviceMesh
+    config: PretrainedConfig
+    device: torch.device
+    parts: tuple[Stage, ...]
+    execution: Execution
+    length_multiple: int
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over this rank's parameters under Hugging Face's names."""
+        return iter(parameters_of(self.parts).items())
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over this rank's parameters."""
+        return (value for _, value in self.named_parameters())
+
+    def train_step(self, batch: Batch, *, trained_tokens: int) -> Tensor:
+        """Run forward and backward over this rank's rows. Collective.
+
+        ``batch`` holds ``micro_batch_size · gradient_accumulation_steps`` rows (fewer are filled up
+        with untrained ones), ``trained_tokens`` counts the whole global batch. Gradients of
+        (sum of cross-entropy / ``trained_tokens``) *add* to ``.grad``. Returns the mean loss of the
+        global batch, 0-dim fp32, the same on every rank.
+        """
+        self._switch(training=True)
+        total = self.execution.train(self._micro_batches(batch), trained_tokens)
+        return self._everywhere(total) / trained_tokens
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Add up the cross-entropy over every rank's rows, without gradients. Collective."""
+        self._switch(training=False)
+        return self._everywhere(self.execution.evaluate(self._micro_batches(batch)))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits [B, T, V] of this rank's rows, on pipeline and tensor peers alike. Collective."""
+        self._switch(training=False)
+        rows = self.execution.logits(self._micro_batches(batch))
+        rows = self._from_last_stage(rows, batch)
+        return rows[: len(batch), : batch.length]
+
+    def gradient_norm(self) -> Tensor:
+        """Return the L2 norm of all gradients of the model, 0-dim, the same everywhere."""
+        return gradient_norm(self.mesh, self.parameters())
+
+    def clip(self, limit: float) -> Tensor:
+        """Scale all gradients so that their norm is at most ``limit``; returns the norm before."""
+        norm = self.gradient_norm()
+        nn.utils.clip_grads_with_norm_(list(self.parameters()), limit, norm)
+        return norm
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for value in self.parameters():
+            value.grad = None
+
+    def _switch(self, *, training: bool) -> None:
+        for part in self.parts:
+            part.train(training)
+
+    def _micro_batches(self, batch: Batch) -> tuple[Batch, ...]:
+        rows = round_up(max(len(batch), 1), self.plan.micro_batch_size)
+        if self.plan.pp > 1:
+            rows = self.plan.micro_batch_size * self.plan.gradient_accumulation_steps
+        length = round_up(batch.length, self.length_multiple)
+        moved = batch.to(self.device).padded(rows=rows, length=length)
+        return moved.split(self.plan.micro_batch_size)
+
+    def _everywhere(self, total: Tensor) -> Tensor:
+        return sum_over(self.mesh, total.float(), "pp", "dp_replicate", "dp_shard")
+
+    def _from_last_stage(self, rows: Tensor | None, batch: Batch) -> Tensor:
+        if self.plan.pp == 1 and rows is not None:
+            return rows
+        padded = self._micro_batches(batch)
+        if rows is None:
+            size = (len(padded) * len(padded[0]), padded[0].length, self.config.vocab_size)
+            rows = torch.zeros(size, device=self.device)
+        return sum_over(self.mesh, rows.float(), "pp")
+
+
+def build_stages(
+    plan: Plan,
+    mesh: DeviceMesh,
+    config: PretrainedConfig,
+    source: Source,
+    *,
+    compile_layers: bool = False,
+    chunked_loss: bool = True,
+) -> Stages:
+    """Build this rank's stages on the meta device, make them parallel, then read their weights.
+
+    Collective. Raises :class:`PlanInvalid` if the model cannot be cut as planned,
+    :class:`ModelInvalid` if the weights do not fit the config.
+    """
+    config = checked_config(config)
+    check_plan(plan, config)
+    device = pick_device()
+    parts = tuple(_stages_of_rank(plan, mesh, config, chunked=chunked_loss))
+    for part in parts:
+        parallelize(part, plan, mesh, compile_layers=compile_layers)
+        part.to_empty(device=device)
+        part.reset_rotary(device, config)
+        part.tie()
+    fill(parts, source, config)
+    steady = plan.pp > 1 or compile_layers
+    return Stages(
+        plan=plan,
+        mesh=mesh,
+        config=config,
+        device=device,
+        parts=parts,
+        execution=build_execution(parts, plan, mesh, config),
+        length_multiple=round_up(LENGTH_STEP, plan.tp) if steady else plan.tp,
+    )
+
+
+def _stages_of_rank(
+    plan: Plan, mesh: DeviceMesh, config: PretrainedConfig, *, chunked: bool
+) -> Iterable[Stage]:
+    cut = slices(layer_count(config), stage_count(plan))
+    chunks = _chunks(plan) if chunked else None
+    for index in stage_indices(plan, mesh.get_local_rank("pp")):
+        with torch.device("meta"):
+            yield Stage(config, cut[index], chunks=chunks)
+
+
+def _chunks(plan: Plan) -> nn.LinearCrossEntropyOptions:
+    # A zero-bubble schedule runs a stage's backward twice: for its input, then for its weights.
+    twice = plan.pp > 1 and plan.pipeline_schedule == "ZBVZeroBubble"
+    return nn.LinearCrossEntropyOptions(allow_retain_graph=twice)
