@@ -1,0 +1,63 @@
+"""``qwenft events``: what happened to a run, oldest first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from qwenft_cli import options, wording
+from qwenft_cli.access import Connect, Object
+from qwenft_cli.failure import OK
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "events"
+HELP = "list what happened to a run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    options.add_cluster(parser)
+
+
+def run(args: argparse.Namespace, connect: Connect) -> int:
+    """Print the events."""
+    access = connect(options.address(args))
+    events = access.events(access.run(args.name))
+    if args.output == "json":
+        print(json.dumps(events, indent=2))
+    elif events:
+        Console().print(_table(events))
+    else:
+        print(f"No events about {args.name}; the cluster forgets them after an hour.")
+    return OK
+
+
+def _table(events: tuple[Object, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("AGE", "TYPE", "REASON"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("MESSAGE", overflow="fold")
+    now = datetime.now(UTC)
+    for event in events:
+        style = "red" if event.get("type") == "Warning" else ""
+        table.add_row(*(_cells(event, now)), style=style)
+    return table
+
+
+def _cells(event: Object, now: datetime) -> tuple[str, ...]:
+    when = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
+    times = int(event.get("count") or 1)
+    message = str(event.get("message") or "")
+    return (
+        wording.age(str(when or ""), now),
+        str(event.get("type") or ""),
+        str(event.get("reason") or ""),
+        f"{message} ({times} times)" if times > 1 else message,
+    )

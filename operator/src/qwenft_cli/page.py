@@ -1,0 +1,157 @@
+"""The report as HTML: styles and drawings inline, no script, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from qwenft_cli import curve, wording
+from qwenft_cli.access import Object
+from qwenft_cli.snapshot import Snapshot
+from qwenft_plan.progress import Progress
+
+__all__ = ["page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --dim: #60646c; --line: #d9dce1; --paper: #fff;
+  --train: #0d74ce; --held: #cc4e00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --dim: #b0b4ba; --line: #363a3f;
+  --paper: #18191b; --train: #70b8ff; --held: #ffa057; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 52rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.5rem; margin: .5rem 0 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+p.dim, td.dim, th { color: var(--dim); } table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; font-weight: normal; }
+svg { width: 100%; height: auto; } svg text { fill: var(--dim); font-size: 12px; }
+.axis { stroke: var(--line); } .train { stroke: var(--train); fill: none; stroke-width: 2; }
+.held { stroke: var(--held); fill: none; stroke-width: 2; } .key-train { color: var(--train); }
+.key-held { color: var(--held); }
+"""
+
+
+def page(
+    body: Object,
+    snapshot: Snapshot,
+    history: Sequence[Progress],
+    events: Sequence[Object],
+    now: datetime,
+) -> str:
+    """Return the whole page. Everything that comes from the cluster is escaped."""
+    parts = [
+        f"<h1>{escape(snapshot.name)}</h1>",
+        f'<p class="dim">{escape(_headline(snapshot, now))}</p>',
+        *_outcome(snapshot),
+        *_curves(history),
+        *_plan(snapshot, body),
+        *_attempts(body),
+        *_events(events),
+        f'<p class="dim">Written {escape(now.strftime("%Y-%m-%d %H:%M:%S UTC"))} by qwenft.</p>',
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(snapshot.name)} · qwenft</title>\n<style>{_STYLE}</style></head>\n"
+        f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
+    )
+
+
+def _headline(snapshot: Snapshot, now: datetime) -> str:
+    parts = [snapshot.phase]
+    started = wording.moment(snapshot.started)
+    if started is not None:
+        ended = wording.moment(snapshot.completed) or now
+        parts.append(f"{wording.duration((ended - started).total_seconds())} since the start")
+    if snapshot.restarts:
+        parts.append(f"{snapshot.restarts} restarts")
+    return " · ".join(parts)
+
+
+def _outcome(snapshot: Snapshot) -> list[str]:
+    result, failure = snapshot.result, snapshot.failure
+    rows = []
+    before, after = result.get("validationLossBefore"), result.get("validationLossAfter")
+    if before is not None and after is not None:
+        rows.append(("validation loss", f"{wording.number(before)} → {wording.number(after)}"))
+    if result.get("trainedTokens"):
+        rows.append(("tokens trained", wording.count(result["trainedTokens"])))
+    if result.get("outputPath"):
+        rows.append(("model", str(result["outputPath"])))
+    if failure is not None:
+        rows.append(
+            (f"failure of attempt {failure.attempt}", f"{failure.reason}: {failure.message}")
+        )
+    return ["<h2>Result</h2>", _table(rows)] if rows else []
+
+
+def _curves(history: Sequence[Progress]) -> list[str]:
+    train = [(one.step, one.loss) for one in history if one.loss is not None]
+    held = [(one.step, one.validation_loss) for one in history if one.validation_loss is not None]
+    if not train:
+        return []
+    key = '<span class="key-train">training</span>'
+    if held:
+        key += ' and <span class="key-held">validation</span>'
+    parts = ["<h2>Loss</h2>", f"<p>{key}</p>", curve.svg({"train": train, "held": held}, "step")]
+    speed = [
+        (one.step, one.tokens_per_second) for one in history if one.tokens_per_second is not None
+    ]
+    if speed:
+        parts += ["<h2>Tokens per second</h2>", curve.svg({"train": speed}, "step")]
+    return parts
+
+
+def _plan(snapshot: Snapshot, body: Object) -> list[str]:
+    if not snapshot.plan:
+        return []
+    rows = [("chosen", snapshot.plan), ("because", snapshot.reason)]
+    for label, key, unit in (
+        ("memory of the fullest rank", "memoryGiB", "GiB"),
+        ("speed", "tokensPerSecond", "tokens/s"),
+    ):
+        rows.append((label, _beside(snapshot, key, unit)))
+    plan: Mapping[str, Any] = (body.get("status") or {}).get("plan") or {}
+    rows += [
+        (str(lost.get("summary", "")), str(lost.get("rejected", "")))
+        for lost in plan.get("alternatives") or ()
+    ]
+    return ["<h2>Plan</h2>", _table(rows)]
+
+
+def _beside(snapshot: Snapshot, key: str, unit: str) -> str:
+    parts = []
+    for label, numbers in (("predicted", snapshot.predicted), ("measured", snapshot.measured)):
+        value = numbers.get(key)
+        if value is not None:
+            parts.append(f"{label} {wording.number(value)} {unit}")
+    return ", ".join(parts) or "not known yet"
+
+
+def _attempts(body: Object) -> list[str]:
+    failures = (body.get("status") or {}).get("failures") or ()
+    rows = [
+        (f"attempt {one.get('attempt', '?')}", f"{one.get('reason', '')}: {one.get('message', '')}")
+        for one in failures
+    ]
+    return ["<h2>Attempts that failed</h2>", _table(rows)] if rows else []
+
+
+def _events(events: Sequence[Object]) -> list[str]:
+    rows = [
+        (
+            str(event.get("lastTimestamp") or event.get("eventTime") or ""),
+            f"{event.get('reason', '')}: {event.get('message', '')}",
+        )
+        for event in events
+    ]
+    return ["<h2>Events</h2>", _table(rows)] if rows else []
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td>{escape(text)}</td></tr>\n'
+        for label, text in rows
+    )
+    return f"<table>\n{body}</table>"

@@ -1,0 +1,59 @@
+"""``qwenft report``: one HTML page about a run that can be mailed, printed or opened on a phone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from qwenft_cli import lines, options, page, watch
+from qwenft_cli.access import Access, Connect
+from qwenft_cli.failure import BAD_INPUT, OK, CliError
+from qwenft_cli.snapshot import Snapshot
+from qwenft_plan.progress import Progress
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "report"
+HELP = "write a self-contained HTML page about a run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-o", "--output", metavar="FILE", default="report.html")
+    options.add_cluster(parser)
+
+
+def run(args: argparse.Namespace, connect: Connect) -> int:
+    """Write the page whole or not at all."""
+    access = connect(options.address(args))
+    body = access.run(args.name)
+    snapshot = watch.look(access, args.name)
+    text = page.page(
+        body, snapshot, _history(access, snapshot), access.events(body), datetime.now(UTC)
+    )
+    target = Path(args.output)
+    part = target.with_name(target.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, target)  # noqa: PTH105 - atomic, which is the point
+    except OSError as error:
+        raise CliError(
+            f"{args.output}: {error.strerror}",
+            next_step="Give a file that can be written with -o.",
+            exit_code=BAD_INPUT,
+        ) from None
+    print(f"{args.name}: wrote {args.output}")
+    return OK
+
+
+def _history(access: Access, snapshot: Snapshot) -> tuple[Progress, ...]:
+    """Return the reports in the first pod's log; none when the pod is gone."""
+    if not snapshot.workers:
+        return ()
+    try:
+        return lines.reports(access.log(snapshot.workers[0].name))
+    except CliError:
+        return ()

@@ -1,0 +1,32 @@
+"""``qwenft suspend`` and ``qwenft resume``: one switch, two verbs."""
+
+from __future__ import annotations
+
+import argparse
+
+from qwenft_cli import options
+from qwenft_cli.access import Connect
+from qwenft_cli.failure import OK
+
+__all__ = ["HELP", "NAME", "add_arguments", "run", "switch"]
+
+NAME = "suspend"
+HELP = "stop a run's pods and keep its place; resume goes on from the last checkpoint"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("name", metavar="NAME")
+    options.add_cluster(parser)
+
+
+def run(args: argparse.Namespace, connect: Connect) -> int:
+    """Suspend the run."""
+    return switch(args, connect, suspended=True)
+
+
+def switch(args: argparse.Namespace, connect: Connect, *, suspended: bool) -> int:
+    """Set ``spec.runPolicy.suspend`` and say what happens next."""
+    connect(options.address(args)).suspend(args.name, suspended=suspended)
+    print(f"{args.name}: {'suspending' if suspended else 'resuming'}; qwenft status {args.name}")
+    return OK
