@@ -1,0 +1,58 @@
+"""The control groups of a node: one tree a node, in every controller (v1) or in the one hierarchy (v2)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from embedded.stages import wait_until
+
+MOUNT = Path("/sys/fs/cgroup")
+_INHERITED = ("cpuset.cpus", "cpuset.mems")
+
+
+def hierarchies(mount: Path = MOUNT) -> tuple[Path, ...]:
+    """Return the top of every hierarchy that the kubelet looks at, its nameless ``systemd`` one too."""
+    if (mount / "cgroup.controllers").exists():
+        return (mount,)
+    return tuple(
+        path
+        for path in sorted(mount.iterdir())
+        if path.is_dir() and not path.is_symlink() and path.name != "unified"
+    )
+
+
+def folders(node: str, mount: Path = MOUNT) -> tuple[Path, ...]:
+    """Return the node's folder in every hierarchy."""
+    return tuple(top / f"qwenft-{node}" for top in hierarchies(mount))
+
+
+def create(node: str, mount: Path = MOUNT) -> None:
+    """Make the node's groups; a fresh v1 cpuset holds no CPU until it is told."""
+    for folder in folders(node, mount):
+        folder.mkdir(exist_ok=True)
+        for name in _INHERITED:
+            source = folder.parent / name
+            if source.exists():
+                (folder / name).write_text(source.read_text())
+        controllers = folder / "cgroup.controllers"
+        if controllers.exists():
+            wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
+            (folder / "cgroup.subtree_control").write_text(wanted)
+
+
+def _remove_tree(folder: Path) -> bool:
+    """Remove a group and those below, deepest first; whether all are gone."""
+    for place, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(FileNotFoundError, OSError):
+            Path(place).rmdir()
+    return not folder.exists()
+
+
+def remove(node: str, mount: Path = MOUNT) -> None:
+    """Remove the node's groups; its processes have been killed, the kernel may still be burying them."""
+    for folder in folders(node, mount):
+        wait_until(
+            lambda place=folder: _remove_tree(place), seconds=15, what=f"the removal of {folder}"
+        )

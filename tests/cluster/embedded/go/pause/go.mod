@@ -1,0 +1,3 @@
+module qwenft.dev/embedded/pause
+
+go 1.26.0
