@@ -1,0 +1,183 @@
+"""Wiring: the one place where cluster, queue, reconciler and progress server meet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenft_operator import names
+from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.port import Unavailable
+from qwenft_operator.progress_server import ProgressServer
+from qwenft_operator.queue import WorkQueue
+from qwenft_operator.reconcile import Key, Reconciler
+from qwenft_operator.reports import Reports
+from qwenft_operator.run import Settings
+
+__all__ = ["App", "Options"]
+
+_RESYNC = 60.0
+_SILENCE = 240.0
+"""Seconds without a single successful list after which the process is better restarted."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The process's environment, read once."""
+
+    namespace: str = ""
+    """Only this namespace is watched; empty: all of them."""
+    workers: int = 8
+    trainer_image: str = ""
+    image_pull_policy: str = ""
+    progress_url: str = ""
+    certificates: str = ""
+    """Directory of ``tls.crt``, ``tls.key`` and ``ca.crt``; empty: no progress endpoint."""
+    host: str = ""
+    """Address to listen on; empty: all."""
+    port: int = names.PROGRESS_PORT
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Options:
+        """Read the variables that the Deployment sets."""
+        return cls(
+            namespace=environ.get("QWENFT_WATCH_NAMESPACE", ""),
+            workers=int(environ.get("QWENFT_WORKERS", "8")),
+            trainer_image=environ.get("QWENFT_TRAINER_IMAGE", ""),
+            image_pull_policy=environ.get("QWENFT_IMAGE_PULL_POLICY", ""),
+            progress_url=environ.get("QWENFT_PROGRESS_URL", ""),
+            certificates=environ.get("QWENFT_CERTIFICATES", ""),
+            host=environ.get("QWENFT_PROGRESS_HOST", ""),
+            port=int(environ.get("QWENFT_PROGRESS_PORT", str(names.PROGRESS_PORT))),
+        )
+
+    def settings(self) -> Settings:
+        """Return what every run inherits."""
+        defaults = Settings()
+        serving = bool(self.certificates and self.progress_url)
+        authority = Path(self.certificates, "ca.crt").read_text("utf-8") if serving else ""
+        return Settings(
+            trainer_image=self.trainer_image or defaults.trainer_image,
+            image_pull_policy=self.image_pull_policy,
+            progress_url=self.progress_url if serving else "",
+            progress_ca=authority,
+        )
+
+
+class App:
+    """The running operator."""
+
+    def __init__(self, cluster: ApiCluster, options: Options) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._reports = Reports()
+        self._reconciler = Reconciler(
+            cluster,
+            settings=options.settings(),
+            reports=self._reports,
+            scope=options.namespace,
+        )
+        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler)
+        self._server = ProgressServer(cluster, self._reports, self._queue.add)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._node_signs: dict[str, tuple[Any, ...]] = {}
+        self._listed_at = time.monotonic()
+
+    @classmethod
+    async def start(cls, options: Options) -> App:
+        """Connect, listen and begin to work."""
+        app = cls(await ApiCluster.connect(), options)
+        if options.certificates:
+            await app._server.start(
+                options.host or "0.0.0.0",  # noqa: S104 - pods of every node report here
+                options.port,
+                Path(options.certificates),
+            )
+        app._tasks = [
+            asyncio.create_task(app._queue.run(options.workers), name="queue"),
+            asyncio.create_task(app._resync(), name="resync"),
+        ]
+        return app
+
+    async def stop(self) -> None:
+        """Stop working; what is under way is cut off, as any crash may do."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.stop()
+        await self._cluster.close()
+
+    def wake(self, namespace: str | None, name: str | None) -> None:
+        """Look at a run soon."""
+        if namespace and name:
+            self._queue.add(Key(namespace, name))
+
+    def wake_waiting(self) -> None:
+        """Look at all runs that wait for capacity."""
+        for key in self._reconciler.waiting:
+            self._queue.add(key)
+
+    def node_changed(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        """Wake the waiting runs when a node's offer changes; most node events are heartbeats."""
+        name = body["metadata"]["name"]
+        sign = None if gone else _sign(body)
+        if self._node_signs.get(name) == sign:
+            return
+        if sign is None:
+            self._node_signs.pop(name, None)
+        else:
+            self._node_signs[name] = sign
+        self.wake_waiting()
+
+    def trouble(self) -> str:
+        """Return why the process should be restarted, empty if it need not be."""
+        ended = [task.get_name() for task in self._tasks if task.done()]
+        if ended:
+            return f"ended: {', '.join(ended)}"
+        silent = time.monotonic() - self._listed_at
+        return f"no list of runs for {silent:.0f} s" if silent > _SILENCE else ""
+
+    async def _resync(self) -> None:
+        """Add every run that is not over, whatever events were or were not delivered."""
+        while True:
+            try:
+                for body in await self._cluster.list(names.KIND, self._options.namespace):
+                    if _needs_resync(body):
+                        self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
+                self._listed_at = time.monotonic()
+            except Unavailable as error:
+                logger.warning("cannot list the runs: %s", error)
+            await asyncio.sleep(_RESYNC)
+
+
+def _needs_resync(body: Mapping[str, Any]) -> bool:
+    status = body.get("status") or {}
+    policy = (body.get("spec") or {}).get("runPolicy") or {}
+    over = status.get("phase") in names.TERMINAL
+    known = status.get("observedGeneration") == body["metadata"].get("generation")
+    return not over or not known or "ttlSecondsAfterFinished" in policy
+
+
+def _sign(body: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Everything of a node that a plan depends on."""
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    ready = [item for item in status.get("conditions") or () if item["type"] == "Ready"]
+    labels = body["metadata"].get("labels") or {}
+    taints = [
+        (item.get("key"), item.get("value"), item.get("effect"))
+        for item in spec.get("taints") or ()
+    ]
+    return (
+        tuple(item.get("status") for item in ready),
+        bool(spec.get("unschedulable")),
+        tuple(sorted((status.get("allocatable") or {}).items())),
+        tuple(sorted(labels.items())),
+        tuple(sorted(map(str, taints))),
+    )

@@ -1,0 +1,262 @@
+"""Judging the newest attempt: running, done, or failed and why. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwenft_operator import names
+from qwenft_operator.clock import format_time
+from qwenft_operator.decision import Decision, Deletion, Notice
+from qwenft_operator.failure import Failure, cause_of
+from qwenft_operator.history import KEPT_FAILURES
+from qwenft_operator.observe import JobView, PodView
+from qwenft_operator.policies import Circumstances, image, judge, unschedulable
+from qwenft_operator.situation import Situation
+from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
+
+__all__ = ["judge_attempt"]
+
+REPORT_INTERVAL = 3.0
+"""Seconds between two status writes that tell of nothing but progress."""
+STANDSTILL = 15.0
+"""Seconds without a report after which a lost node is believed to have stopped the run."""
+CREATION_GRACE = 120.0
+"""Seconds that an image or a container's configuration has to become available."""
+SCHEDULING_GRACE = 300.0
+"""Seconds after which a gang that is not whole gives its nodes back."""
+_HURRIED_GRACE = 3
+"""Seconds that the peers of a failed pod have: there is nothing left for them to save."""
+_TAKES_TIME = (0, 64, 69)
+"""Exit codes after which the peers may still be saving, or the cause is still to be seen."""
+_POLL = 5.0
+
+
+def judge_attempt(situation: Situation) -> Decision | None:
+    """Return what follows for the newest attempt; None when it is over and recorded."""
+    attempt = situation.attempt
+    if attempt == 0 or situation.history.failure_of(attempt) is not None:
+        return None
+    job = situation.observed.job_of(attempt)
+    if job is not None and job.complete:
+        return _succeeded(situation, job)
+    if situation.deadline_in() == 0.0:
+        limit = situation.spec.run_policy.active_deadline_seconds
+        message = f"ran for longer than activeDeadlineSeconds, {limit} s"
+        return situation.failed(reason="DeadlineExceeded", message=message)
+    failure = _failure(situation, job)
+    if failure is not None:
+        return _record(situation, failure)
+    if situation.spec.run_policy.suspend or job is None:
+        return None
+    return _running(situation, job)
+
+
+def _failure(situation: Situation, job: JobView | None) -> Failure | None:
+    """Return why the attempt is over, None while it is not."""
+    if situation.history.phase == names.SUSPENDED:
+        return None  # ended by us, whatever its pods say
+    if job is None:
+        name = names.job(situation.run.owner.name, situation.attempt)
+        message = f"Job {name} was deleted while it ran"
+        return Failure(
+            attempt=situation.attempt, reason="JobDeleted", message=message, time=situation.now
+        )
+    if job.failed:
+        return cause_of(situation.observed, job, situation.now)
+    pods = situation.observed.pods_of(job.attempt)
+    return _lost(situation, job, pods) or _never_started(situation, job, pods)
+
+
+def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
+    """Tell whether a node was lost: its pod never ends and keeps the Job from failing."""
+    lost = next((pod for pod in pods if pod.node_lost and not pod.over), None)
+    if lost is None or not (lost.deleting or job.failing or _stands_still(situation, job)):
+        return None
+    message = f"node {lost.node} is not ready or gone, and the run stands still"
+    return Failure(
+        attempt=job.attempt,
+        reason="NodeLost",
+        message=message,
+        pod=lost.name,
+        node=lost.node,
+        time=situation.now,
+    )
+
+
+def _stands_still(situation: Situation, job: JobView) -> bool:
+    times = (situation.history.reported_at, job.created_at)
+    newest = max((time for time in times if time is not None), default=0.0)
+    progress = situation.observed.progress
+    fresh = progress is not None and progress.step != situation.history.step
+    return not fresh and situation.now - newest > STANDSTILL
+
+
+def _never_started(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
+    for pod in pods:
+        age = situation.now - (pod.created_at or situation.now)
+        hopeless = pod.waiting.startswith("InvalidImageName")
+        if pod.waiting and (hopeless or age > CREATION_GRACE):
+            return _blocked(pod, image.REASON, pod.waiting, situation.now)
+        if pod.unscheduled and age > SCHEDULING_GRACE and not job.suspended:
+            return _blocked(pod, unschedulable.REASON, pod.unscheduled, situation.now)
+    return None
+
+
+def _blocked(pod: PodView, reason: str, message: str, now: float) -> Failure:
+    return Failure(
+        attempt=pod.attempt, reason=reason, message=message, pod=pod.name, node=pod.node, time=now
+    )
+
+
+def _record(situation: Situation, failure: Failure) -> Decision:
+    """Write the failure down, and with it the verdict; the next look acts on it."""
+    history = situation.history
+    verdict = judge(
+        Circumstances(
+            failure=failure,
+            trained=_has_trained(situation),
+            plan=situation.observed.plans.get(history.plan),
+        ),
+        retries=history.retries,
+        backoff_limit=situation.spec.run_policy.backoff_limit,
+    )
+    told = f"attempt {failure.attempt} ended by {failure.reason}"
+    told += f" at {failure.where}" if failure.where else ""
+    message = f"{told}: {failure.message}" + (f"; {verdict.advice}" if verdict.advice else "")
+    changes = _failure_changes(situation, failure)
+    if not verdict.restart:
+        return situation.failed(reason=failure.reason, message=message, changes=changes)
+    changes["restarts"] = history.restarts + 1
+    changes["retries"] = history.retries + int(verdict.counted)
+    report = Report(phase=names.RESTARTING, reason=failure.reason, message=message, changes=changes)
+    notice = Notice(reason=failure.reason, message=message, warning=True)
+    return situation.decision(report, events=(notice,), requeue_after=0.0)
+
+
+def _failure_changes(situation: Situation, failure: Failure) -> dict[str, Any]:
+    kept = (*situation.history.failures, failure)[-KEPT_FAILURES:]
+    pods = situation.observed.pods_of(failure.attempt)
+    return {
+        "attempt": failure.attempt,
+        "failure": failure.to_status(),
+        "failures": [item.to_status() for item in kept],
+        "workers": workers_block(pods, situation.history.plan_nodes or len(pods)),
+    }
+
+
+def _has_trained(situation: Situation) -> bool:
+    progress = situation.observed.progress
+    if progress is not None and progress.attempt == situation.attempt and progress.step > 0:
+        return True
+    return situation.history.trained_attempt == situation.attempt
+
+
+def _succeeded(situation: Situation, job: JobView) -> Decision:
+    pods = situation.observed.pods_of(job.attempt)
+    result = result_block(pods)
+    changes: dict[str, Any] = {
+        "attempt": job.attempt,
+        "completionTime": format_time(situation.now),
+        "workers": workers_block(pods, job.pods),
+    }
+    changes |= _last_progress(situation)
+    if result is not None:
+        changes["result"] = result
+    report = Report(
+        phase=names.SUCCEEDED,
+        reason="Completed",
+        message=_success_message(result),
+        changes=changes,
+    )
+    return situation.decision(report, requeue_after=0.0)
+
+
+def _success_message(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "all pods completed"
+    before, after = result.get("validationLossBefore"), result.get("validationLossAfter")
+    message = f"trained {result.get('steps', '?')} steps"
+    if isinstance(before, float) and isinstance(after, float):
+        message += f", validation loss {before:.3f} → {after:.3f}"
+    if result.get("outputPath"):
+        message += f"; the model lies in {result['outputPath']}"
+    return message
+
+
+def _last_progress(situation: Situation) -> dict[str, Any]:
+    progress = situation.observed.progress
+    if progress is None or progress.attempt != situation.attempt:
+        return {}
+    return progress_blocks(progress, situation.now)
+
+
+def _running(situation: Situation, job: JobView) -> Decision:
+    pods = situation.observed.pods_of(job.attempt)
+    changes: dict[str, Any] = {
+        "attempt": job.attempt,
+        "workers": workers_block(pods, job.pods),
+        "startTime": situation.run.status.get("startTime") or format_time(situation.now),
+    }
+    fresh, wait = _fresh_progress(situation)
+    changes |= fresh
+    phase, reason, message = _phase(situation, job, pods)
+    report = Report(phase=phase, reason=reason, message=message, changes=changes)
+    hurried = _hurried(job, pods)
+    watch = any(pod.waiting or pod.unscheduled or pod.node_lost for pod in pods)
+    return situation.decision(
+        report, delete=hurried, requeue_after=wait if wait is not None else _POLL if watch else None
+    )
+
+
+def _fresh_progress(situation: Situation) -> tuple[dict[str, Any], float | None]:
+    """Return the blocks of a new report, or the seconds until it may be written."""
+    progress, history = situation.observed.progress, situation.history
+    if progress is None or progress.attempt != situation.attempt:
+        return {}, None
+    known = situation.run.status.get("progress") or {}
+    fresh = progress_blocks(progress, situation.now)
+    if {**fresh["progress"], "lastUpdatedTime": known.get("lastUpdatedTime")} == known:
+        return {}, None
+    first = history.trained_attempt != situation.attempt
+    since = situation.now - (history.reported_at or 0.0)
+    if not first and since < REPORT_INTERVAL:
+        return {}, REPORT_INTERVAL - since
+    return fresh, None
+
+
+def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tuple[str, str, str]:
+    """Return phase, reason and message of an attempt that runs."""
+    if job.suspended:
+        return names.QUEUED, "Queued", "waiting for the queue to admit the Job"
+    unscheduled = [pod for pod in pods if pod.unscheduled]
+    if unscheduled:
+        pod = unscheduled[0]
+        message = f"{len(unscheduled)} of {job.pods} pods find no node: {pod.unscheduled}"
+        return names.STARTING, "Unschedulable", message
+    waiting = next((pod for pod in pods if pod.waiting), None)
+    if waiting is not None:
+        where = f"pod {waiting.name} on {waiting.node}"
+        return names.STARTING, waiting.waiting.split(":")[0], f"{where}: {waiting.waiting}"
+    if _has_trained(situation) or _reported(situation):
+        return names.TRAINING, "Training", f"attempt {job.attempt} trains on {job.pods} nodes"
+    running = sum(pod.phase == "Running" for pod in pods)
+    message = f"attempt {job.attempt}: {running} of {job.pods} pods run; no step trained yet"
+    return names.STARTING, "Starting", message
+
+
+def _reported(situation: Situation) -> bool:
+    progress = situation.observed.progress
+    return progress is not None and progress.attempt == situation.attempt
+
+
+def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
+    """Cut short the grace period of a failed pod's peers, which wait for it in vain."""
+    if not any(pod.exit_code is not None and pod.exit_code not in _TAKES_TIME for pod in pods):
+        return ()
+    if job.over:
+        return ()
+    return tuple(
+        Deletion(kind="Pod", name=pod.name, uid=pod.uid, grace=_HURRIED_GRACE)
+        for pod in pods
+        if not pod.over and (pod.grace is None or pod.grace > _HURRIED_GRACE)
+    )

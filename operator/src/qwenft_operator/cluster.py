@@ -1,0 +1,234 @@
+"""The real cluster. The only module that imports the Kubernetes client.
+
+It speaks in plain dictionaries: the client is used for what it does best, credentials and
+connections, and its typed models (most of its weight) stay unloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from qwenft_operator import names
+from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
+
+__all__ = ["ApiCluster"]
+
+Body = Mapping[str, Any]
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_PAGE = 500
+_KINDS = {
+    names.KIND: (f"/apis/{names.API_VERSION}", names.PLURAL),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Pod": ("/api/v1", "pods"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Service": ("/api/v1", "services"),
+    "Event": ("/api/v1", "events"),
+    "Node": ("/api/v1", "nodes"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "TokenReview": ("/apis/authentication.k8s.io/v1", "tokenreviews"),
+}
+_APPLY = "application/apply-patch+yaml"
+_NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
+_PASSING = (429, 500, 502, 503, 504)
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
+_ACCOUNT = "system:serviceaccount:"
+
+
+class _Answer(Exception):  # noqa: N818 - any answer but success
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class ApiCluster:
+    """The :class:`~qwenft_operator.port.Cluster` behind an apiserver."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    @classmethod
+    async def connect(cls) -> ApiCluster:
+        """Connect with the pod's ServiceAccount, outside a cluster with the kubeconfig."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Body | None:
+        """Return one object, None if there is none."""
+        try:
+            return await self._call("GET", _path(kind, namespace, name))
+        except _Answer as answer:
+            if answer.code == _NOT_FOUND:
+                return None
+            raise _translated(f"{kind} {name}", answer) from None
+
+    async def list(
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> tuple[Body, ...]:
+        """Return the objects of a kind, page by page."""
+        query: dict[str, str] = {"limit": str(_PAGE)}
+        query |= {"labelSelector": labels} if labels else {}
+        query |= {"fieldSelector": fields} if fields else {}
+        found: list[Body] = []
+        while True:
+            page = await self._page(kind, namespace, query)
+            if page is None:  # the list grew old between two pages: start over
+                found.clear()
+                query.pop("continue", None)
+                continue
+            found.extend(page.get("items") or ())
+            following = page["metadata"].get("continue")
+            if not following:
+                return tuple(found)
+            query["continue"] = following
+
+    async def _page(self, kind: str, namespace: str, query: dict[str, str]) -> Body | None:
+        try:
+            return await self._call("GET", _path(kind, namespace), query=query)
+        except _Answer as answer:
+            if answer.code == _GONE:
+                return None
+            raise _translated(f"list of {kind}", answer) from None
+
+    async def apply(self, manifest: Body) -> None:
+        """Make the object so (server-side apply)."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _path(kind, metadata["namespace"], metadata["name"])
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        try:
+            await self._call("PATCH", path, query=query, body=manifest, content=_APPLY)
+        except _Answer as answer:
+            raise _translated(f"{kind} {metadata['name']}", answer) from None
+
+    async def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str, grace: int | None
+    ) -> None:
+        """Delete the object if it still has this uid; an absent one is fine."""
+        options: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self._call("DELETE", _path(kind, namespace, name), body=options)
+        except _Answer as answer:
+            # A conflict is another object of this name: the one that was meant is gone.
+            if answer.code not in (_NOT_FOUND, _CONFLICT):
+                raise _translated(f"{kind} {name}", answer) from None
+
+    async def replace_status(self, body: Body) -> None:
+        """Write ``status`` of a run that was read at ``metadata.resourceVersion``."""
+        metadata = body["metadata"]
+        path = _path(names.KIND, metadata["namespace"], metadata["name"]) + "/status"
+        try:
+            await self._call("PUT", path, body=body)
+        except _Answer as answer:
+            if answer.code == _NOT_FOUND:
+                return  # deleted in the meantime: there is nobody left to tell
+            raise _translated(f"status of {metadata['name']}", answer) from None
+
+    async def create_event(self, namespace: str, body: Body) -> None:
+        """Create an Event; one of the same name already there is fine."""
+        try:
+            await self._call("POST", _path("Event", namespace), body=body)
+        except _Answer as answer:
+            if answer.code != _CONFLICT:
+                raise _translated("Event", answer) from None
+
+    async def review_token(self, token: str, audience: str) -> Identity | None:
+        """Return the pod that a token was made for, None for a token that is not valid."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        try:
+            review = await self._call("POST", _path("TokenReview", ""), body=body)
+        except _Answer as answer:
+            raise _translated("TokenReview", answer) from None
+        return _identity(review.get("status") or {}, audience)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        content: str = "application/json",
+    ) -> dict[str, Any]:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        headers["User-Agent"] = f"qwenft-operator/{names.VERSION}"
+        url = self._client.configuration.host + path
+        if query:
+            url += "?" + urlencode(query)
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        try:
+            response = await self._client.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+            )
+            data = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{method} {path}: {type(error).__name__} {error}") from error
+        return _parsed(response.status, data)
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    prefix, plural = _KINDS[kind]
+    middle = f"/namespaces/{quote(namespace)}" if namespace and kind != "Node" else ""
+    return f"{prefix}{middle}/{plural}" + (f"/{quote(name)}" if name else "")
+
+
+def _parsed(status: int, data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data) if data else {}
+    except ValueError:
+        document = {"message": data[:512].decode(errors="replace")}
+    if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's success
+        raise _Answer(status, str(document.get("message") or f"HTTP status {status}"))
+    return dict(document)
+
+
+def _translated(what: str, answer: _Answer) -> Exception:
+    if answer.code in _PASSING:
+        return Unavailable(f"{what}: {answer}")
+    if answer.code == _CONFLICT:
+        return Conflict(f"{what}: {answer.message}")
+    return Refused(what, answer.message)
+
+
+def _identity(status: Body, audience: str) -> Identity | None:
+    """Only a token of a pod's own ServiceAccount, made for this audience, names a pod."""
+    user = status.get("user") or {}
+    extra = user.get("extra") or {}
+    account = str(user.get("username") or "")
+    pods: list[str] = extra.get(_POD_NAME) or []
+    uids: list[str] = extra.get(_POD_UID) or []
+    if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
+        return None
+    if not account.startswith(_ACCOUNT) or len(pods) != 1 or len(uids) != 1:
+        return None
+    namespace = account.removeprefix(_ACCOUNT).split(":")[0]
+    return Identity(namespace=namespace, pod=pods[0], pod_uid=uids[0])

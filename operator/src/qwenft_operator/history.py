@@ -1,0 +1,64 @@
+"""What a run has been through, as its status remembers it.
+
+Only what cannot be derived again from the cluster: counters, recorded failures and times. All else
+in the status is a report and is never read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qwenft_operator.clock import parse_time
+from qwenft_operator.failure import Failure
+
+__all__ = ["KEPT_FAILURES", "History"]
+
+KEPT_FAILURES = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """The durable part of the status."""
+
+    phase: str = ""
+    attempt: int = 0
+    restarts: int = 0
+    retries: int = 0
+    """Restarts that count against ``backoffLimit``."""
+    failures: tuple[Failure, ...] = ()
+    started_at: float | None = None
+    completed_at: float | None = None
+    plan: str = ""
+    """Digest of the newest plan."""
+    plan_nodes: int = 0
+    trained_attempt: int = 0
+    """The newest attempt of which a trained step was reported."""
+    reported_at: float | None = None
+    """When the newest report came."""
+    step: int | None = None
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any]) -> History:
+        """Read a status that the operator wrote; an empty one is a new run's."""
+        plan = status.get("plan") or {}
+        progress = status.get("progress") or {}
+        return cls(
+            phase=status.get("phase", ""),
+            attempt=status.get("attempt", 0),
+            restarts=status.get("restarts", 0),
+            retries=status.get("retries", 0),
+            failures=tuple(Failure.from_status(entry) for entry in status.get("failures") or ()),
+            started_at=parse_time(status.get("startTime")),
+            completed_at=parse_time(status.get("completionTime")),
+            plan=plan.get("digest", ""),
+            plan_nodes=plan.get("nodes", 0),
+            trained_attempt=progress.get("attempt", 0) if progress.get("step") else 0,
+            reported_at=parse_time(progress.get("lastUpdatedTime")),
+            step=progress.get("step"),
+        )
+
+    def failure_of(self, attempt: int) -> Failure | None:
+        """Return the recorded failure of an attempt."""
+        return next((item for item in self.failures if item.attempt == attempt), None)

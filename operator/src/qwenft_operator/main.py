@@ -1,0 +1,87 @@
+"""kopf's side: its events wake the queue, and nothing else happens here.
+
+No index, timer, daemon or change handler: they bring finalizers, annotations and ghosts of deleted
+objects. The reconciliation reads everything anew anyway. The only module that imports kopf.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from qwenft_operator import names
+from qwenft_operator.app import App, Options
+
+__all__: list[str] = []
+
+_REQUEST_TIMEOUT = 30.0
+_SERVER_TIMEOUT = 300.0
+
+
+@kopf.on.login()
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Use the ServiceAccount, outside a cluster the kubeconfig."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+@kopf.on.startup()
+async def startup(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Configure the watches and start the application."""
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = _REQUEST_TIMEOUT
+    settings.watching.server_timeout = _SERVER_TIMEOUT
+    settings.watching.client_timeout = _SERVER_TIMEOUT + _REQUEST_TIMEOUT
+    ours = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"
+    settings.watching.label_selectors["batch/v1", "jobs"] = ours
+    settings.watching.label_selectors["v1", "pods"] = ours
+    memo.app = await App.start(Options.from_environment(os.environ))
+
+
+@kopf.on.cleanup()
+async def cleanup(memo: kopf.Memo, **_: Any) -> None:
+    """Stop the application."""
+    app: App | None = memo.get("app")
+    if app is not None:
+        await app.stop()
+
+
+@kopf.on.probe(id="app")
+def probe(memo: kopf.Memo, **_: Any) -> str:
+    """Fail the liveness probe when the application, not only the event loop, is in trouble."""
+    trouble = str(memo.app.trouble())
+    if trouble:
+        raise kopf.PermanentError(trouble)
+    return "ok"
+
+
+@kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)
+async def on_run(memo: kopf.Memo, namespace: str | None, name: str | None, **_: Any) -> None:
+    """Wake the run."""
+    memo.app.wake(namespace, name)
+
+
+@kopf.on.event("batch", "v1", "jobs", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})
+async def on_job(
+    memo: kopf.Memo, namespace: str | None, labels: Mapping[str, str], **_: Any
+) -> None:
+    """Wake the Job's run, and those that wait for what it may have freed."""
+    memo.app.wake(namespace, labels.get(names.LABEL_RUN))
+    memo.app.wake_waiting()
+
+
+@kopf.on.event("", "v1", "pods", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})
+async def on_pod(
+    memo: kopf.Memo, namespace: str | None, labels: Mapping[str, str], **_: Any
+) -> None:
+    """Wake the pod's run."""
+    memo.app.wake(namespace, labels.get(names.LABEL_RUN))
+
+
+@kopf.on.event("", "v1", "nodes")
+async def on_node(memo: kopf.Memo, body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
+    """Wake the runs that wait for capacity, if the node's offer has changed."""
+    memo.app.node_changed(body, gone=type == "DELETED")

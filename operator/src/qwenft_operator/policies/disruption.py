@@ -1,0 +1,24 @@
+"""Lost connections, pods and nodes: the work is sound, restart it from the checkpoint."""
+
+from __future__ import annotations
+
+from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
+
+__all__ = ["POLICY"]
+
+_EXIT_CODE = 69
+_REASONS = ("PodDeleted", "JobDeleted", "NodeLost", "Hung")
+
+
+def _judge(circumstances: Circumstances) -> Verdict | None:
+    failure = circumstances.failure
+    if failure.exit_code != _EXIT_CODE and failure.reason not in _REASONS:
+        return None
+    return Verdict(restart=True, advice="goes on from the last checkpoint")
+
+
+POLICY = Policy(
+    cause="communication lost (exit code 69), pod or Job deleted, node lost, no progress",
+    decision="restart from the checkpoint, counted",
+    judge=_judge,
+)

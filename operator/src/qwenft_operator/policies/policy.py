@@ -1,0 +1,43 @@
+"""The shape of a rule: a failure goes in, a verdict or nothing comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qwenft_operator.failure import Failure
+from qwenft_plan.plan import Plan
+
+__all__ = ["Circumstances", "Policy", "Verdict"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Circumstances:
+    """What a rule may weigh besides the failure itself."""
+
+    failure: Failure
+    trained: bool
+    """Whether this attempt has trained a step."""
+    plan: Plan | None = None
+    """The plan that the attempt ran."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What follows from a failure."""
+
+    restart: bool
+    counted: bool = True
+    """Whether a restart counts against ``backoffLimit``."""
+    advice: str = ""
+    """What a person should do, or what happens next."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """One rule, with the sentences by which it is documented."""
+
+    cause: str
+    decision: str
+    judge: Callable[[Circumstances], Verdict | None]
+    """Returns None where the rule does not apply."""

@@ -1,0 +1,23 @@
+"""Preempted and drained pods did nothing wrong: go on from the checkpoint, uncounted."""
+
+from __future__ import annotations
+
+from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
+
+__all__ = ["POLICY"]
+
+_EXIT_CODE = 64
+
+
+def _judge(circumstances: Circumstances) -> Verdict | None:
+    failure = circumstances.failure
+    if failure.exit_code != _EXIT_CODE and failure.reason != "Disrupted":
+        return None
+    return Verdict(restart=True, counted=False, advice="goes on from the last checkpoint")
+
+
+POLICY = Policy(
+    cause="preempted, drained or evicted (exit code 64, disruption)",
+    decision="restart from the checkpoint, not counted",
+    judge=_judge,
+)

@@ -1,0 +1,212 @@
+"""One look at one run: read, decide, execute.
+
+Level-driven: nothing is remembered between two looks that the cluster could not tell again, so a
+process that dies between any two writes is continued by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qwenft_operator import names
+from qwenft_operator.clock import format_time
+from qwenft_operator.decide import decide
+from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.observe import observe
+from qwenft_operator.port import Cluster, Conflict, Refused
+from qwenft_operator.reports import Reports
+from qwenft_operator.run import Owner, Run, Settings
+from qwenft_operator.situation import Situation
+from qwenft_operator.status import Report
+from qwenft_operator.surroundings import (
+    list_children,
+    lost_nodes,
+    missing_objects,
+    read_capacity,
+)
+
+__all__ = ["Key", "Reconciler"]
+
+_REFUSED_POLL = 30.0
+_LONGEST_MESSAGE = 1024
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which run to look at; no more, so that no look can depend on what woke it."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Reconciler:
+    """Brings runs forward, one look at a time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        settings: Settings | None = None,
+        reports: Reports | None = None,
+        scope: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings or Settings()
+        self._reports = reports or Reports()
+        self._scope = scope
+        self._clock = clock
+        self._planning = asyncio.Lock()
+        self._waiting: set[Key] = set()
+
+    @property
+    def waiting(self) -> frozenset[Key]:
+        """Runs that wait for capacity: to be woken when nodes or pods change."""
+        return frozenset(self._waiting)
+
+    async def __call__(self, key: Key) -> float | None:
+        """Look at the run; return the seconds to the next look, None if an event will tell."""
+        body = await self._cluster.get(names.KIND, key.namespace, key.name)
+        if body is None:
+            self._waiting.discard(key)
+            return None
+        situation = await self._situation(body)
+        decision = decide(situation)
+        if decision.wants_capacity:
+            return await self._plan_and_start(key, body, situation)
+        self._waiting.discard(key)
+        return await self._execute(body, situation, decision)
+
+    async def _situation(self, body: Mapping[str, Any]) -> Situation:
+        run = Run.from_object(body)
+        owner = run.owner
+        children = await list_children(self._cluster, owner.namespace, owner.name)
+        observed = observe(
+            owner,
+            children,
+            lost_nodes=await lost_nodes(self._cluster, children),
+            progress=self._reports.newest(owner.uid),
+        )
+        situation = Situation(
+            run=run, observed=observed, now=self._clock(), settings=self._settings
+        )
+        if run.phase in names.TERMINAL:
+            self._reports.forget(owner.uid)
+        else:
+            self._reports.fence(owner.uid, situation.attempt)
+        return situation
+
+    async def _plan_and_start(
+        self, key: Key, body: Mapping[str, Any], situation: Situation
+    ) -> float | None:
+        """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
+        async with self._planning:
+            spec = situation.spec
+            situation = replace(
+                situation,
+                capacity=await read_capacity(self._cluster, spec, self._scope),
+                missing=await missing_objects(self._cluster, spec, key.namespace),
+                now=self._clock(),
+            )
+            # The search takes as long as the inventory is large: not in the event loop.
+            decision = await asyncio.to_thread(decide, situation)
+            if decision.apply:
+                self._waiting.discard(key)
+            else:
+                self._waiting.add(key)
+            return await self._execute(body, situation, decision)
+
+    async def _execute(
+        self, body: Mapping[str, Any], situation: Situation, decision: Decision
+    ) -> float | None:
+        """Carry the decision out, in the order that makes it repeatable."""
+        owner = situation.run.owner
+        try:
+            for manifest in decision.apply:
+                await self._cluster.apply(manifest)
+        except Refused as refusal:
+            return await self._tell_refusal(body, situation, refusal)
+        try:
+            if not await self._write_status(body, decision):
+                return 0.0
+            for deletion in decision.delete:
+                await self._cluster.delete(
+                    deletion.kind,
+                    owner.namespace,
+                    deletion.name,
+                    uid=deletion.uid,
+                    grace=deletion.grace,
+                )
+        except Conflict:
+            return 0.0
+        return decision.requeue_after
+
+    async def _write_status(self, body: Mapping[str, Any], decision: Decision) -> bool:
+        """Write the status once, and only then the events; False if the run has changed."""
+        if decision.status is None:
+            return True
+        try:
+            await self._cluster.replace_status({**body, "status": dict(decision.status)})
+        except Conflict:
+            return False
+        run = Run.from_object(body)
+        for notice in decision.events:
+            logger.info("%s/%s: %s", run.owner.namespace, run.owner.name, notice.message)
+            await self._cluster.create_event(
+                run.owner.namespace, _event(run.owner, notice, self._clock())
+            )
+        return True
+
+    async def _tell_refusal(
+        self, body: Mapping[str, Any], situation: Situation, refusal: Refused
+    ) -> float:
+        """Say what the apiserver refused and why: a quota, an admission policy, a missing right."""
+        phase = situation.history.phase
+        report = Report(
+            phase=names.RESTARTING if phase == names.RESTARTING else names.PENDING,
+            reason="Refused",
+            message=f"the apiserver refuses {refusal}",
+        )
+        notice = Notice(reason="Refused", message=report.message, warning=True)
+        decision = situation.decision(report, events=(notice,))
+        await self._write_status(body, decision)
+        return _REFUSED_POLL
+
+
+def _event(owner: Owner, notice: Notice, now: float) -> dict[str, Any]:
+    """Return the Event; equal notices of one second have one name, so that a repeat is no news."""
+    when = format_time(now)
+    seed = f"{owner.uid}/{when}/{notice.reason}/{notice.message}"
+    suffix = hashlib.sha256(seed.encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{owner.name}.{suffix}", "namespace": owner.namespace},
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": owner.name,
+            "namespace": owner.namespace,
+            "uid": owner.uid,
+        },
+        "reason": notice.reason,
+        "message": notice.message[:_LONGEST_MESSAGE],
+        "type": "Warning" if notice.warning else "Normal",
+        "source": {"component": "qwenft-operator"},
+        "reportingComponent": "qwenft.dev/operator",
+        "reportingInstance": "qwenft-operator",
+        "firstTimestamp": when,
+        "lastTimestamp": when,
+        "count": 1,
+    }

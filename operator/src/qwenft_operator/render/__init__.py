@@ -1,0 +1,41 @@
+"""The Kubernetes objects of one attempt, as plain dictionaries. Pure: equal input, equal bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwenft_operator.render.configmap import config_map
+from qwenft_operator.render.job import job
+from qwenft_operator.render.networkpolicy import network_policy
+from qwenft_operator.render.placement import Placement
+from qwenft_operator.render.service import service
+from qwenft_operator.run import Owner, Settings
+from qwenft_plan.plan import Plan
+from qwenft_plan.spec import FinetuneSpec
+
+__all__ = ["Manifest", "Placement", "render"]
+
+Manifest = dict[str, Any]
+
+
+def render(
+    spec: FinetuneSpec,
+    plan: Plan,
+    owner: Owner,
+    attempt: int,
+    *,
+    settings: Settings | None = None,
+    placement: Placement | None = None,
+) -> tuple[Manifest, ...]:
+    """Return the attempt's objects in the order in which they are to be applied.
+
+    The Job comes last, so that its pods find their plan, their names and their walls in place.
+    """
+    settings = settings or Settings()
+    placement = placement or Placement.of(spec)
+    return (
+        config_map(plan, owner),
+        service(owner),
+        network_policy(owner),
+        job(spec, plan, owner, attempt, settings=settings, placement=placement),
+    )

@@ -1,0 +1,28 @@
+"""What one pod asks of its node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwenft_operator.render.placement import Placement
+from qwenft_plan.plan import Plan
+from qwenft_plan.spec import FinetuneSpec
+
+__all__ = ["resources"]
+
+
+def resources(spec: FinetuneSpec, plan: Plan, placement: Placement) -> dict[str, Any]:
+    """Return the container's requests and limits.
+
+    Devices are requested and limited alike, as extended resources must be. CPU processes ask for
+    their cores without a limit: throttling one rank would slow all of them. Memory is limited only
+    where the user gave a figure.
+    """
+    if placement.resource:
+        devices = {placement.resource: str(plan.processes_per_node)}
+        return {"requests": dict(devices), "limits": devices}
+    requests = {"cpu": str(plan.processes_per_node * spec.resources.cpus_per_process)}
+    if spec.resources.memory_per_node is None:
+        return {"requests": requests}
+    memory = {"memory": str(spec.resources.memory_per_node)}
+    return {"requests": requests | memory, "limits": memory}

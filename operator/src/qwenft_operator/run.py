@@ -1,0 +1,98 @@
+"""One ``QwenFineTune`` as the operator sees it, and the settings of the operator itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qwenft_operator.clock import parse_time
+from qwenft_plan.errors import SpecError
+from qwenft_plan.spec import FinetuneSpec
+
+__all__ = ["Owner", "Run", "Settings"]
+
+_FROZEN_SECTIONS = ("model", "dataset", "training", "checkpoint", "output")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Identity of a run, and the part of its spec that the trainer reads."""
+
+    name: str
+    namespace: str
+    uid: str
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """``spec`` as the user wrote it."""
+
+    def run_json(self) -> str:
+        """Return the text of ``run.json``; equal specs give equal bytes."""
+        sections = {key: self.spec[key] for key in _FROZEN_SECTIONS if key in self.spec}
+        document = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "uid": self.uid,
+            "spec": sections,
+        }
+        return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the operator's deployment decides for every run."""
+
+    trainer_image: str = "qwenft-trainer:latest"
+    """Image of runs that name none."""
+    image_pull_policy: str = ""
+    progress_url: str = ""
+    """``https://host:port`` of the progress endpoint; empty: pods do not report."""
+    progress_ca: str = ""
+    """PEM of the authority that signed the endpoint's certificate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A parsed ``QwenFineTune``: a spec, or the reason why it is none."""
+
+    owner: Owner
+    generation: int
+    deleting: bool
+    created_at: float
+    """Seconds since the epoch."""
+    spec: FinetuneSpec | None
+    error: SpecError | None
+    status: Mapping[str, Any]
+
+    @classmethod
+    def from_object(cls, body: Mapping[str, Any]) -> Run:
+        """Read the API object; never raises for a wrong spec."""
+        metadata = body["metadata"]
+        mapping = body.get("spec") or {}
+        spec, error = _parse(mapping)
+        return cls(
+            owner=Owner(
+                name=metadata["name"],
+                namespace=metadata["namespace"],
+                uid=metadata["uid"],
+                spec=mapping,
+            ),
+            generation=metadata.get("generation", 1),
+            deleting="deletionTimestamp" in metadata,
+            created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
+            spec=spec,
+            error=error,
+            status=body.get("status") or {},
+        )
+
+    @property
+    def phase(self) -> str:
+        """The phase of the last status write, empty before the first."""
+        return str(self.status.get("phase", ""))
+
+
+def _parse(mapping: Mapping[str, Any]) -> tuple[FinetuneSpec | None, SpecError | None]:
+    try:
+        return FinetuneSpec.from_mapping(mapping), None
+    except SpecError as error:
+        return None, error

@@ -1,0 +1,109 @@
+"""Reading what surrounds a run: its children, lost nodes, free capacity, objects it names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from qwenft_operator import names
+from qwenft_operator.nodes import Capacity, capacity, is_ready, requests_of
+from qwenft_operator.observe import Children
+from qwenft_operator.port import Cluster
+from qwenft_plan.spec import FinetuneSpec
+
+__all__ = ["list_children", "lost_nodes", "missing_objects", "read_capacity"]
+
+Body = Mapping[str, Any]
+
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+async def list_children(cluster: Cluster, namespace: str, name: str) -> Children:
+    """List the objects that carry the run's name."""
+    labels = names.selector(name)
+    jobs, pods, config_maps = await asyncio.gather(
+        cluster.list("Job", namespace, labels=labels),
+        cluster.list("Pod", namespace, labels=labels),
+        cluster.list("ConfigMap", namespace, labels=labels),
+    )
+    return Children(jobs=jobs, pods=pods, config_maps=config_maps)
+
+
+async def lost_nodes(cluster: Cluster, children: Children) -> frozenset[str]:
+    """Return the nodes of suspicious pods that are not ready, or gone.
+
+    A pod is suspicious while it ought to run but is not ready, or is being deleted: a node that is
+    lost marks its pods so. Other nodes are not asked for.
+    """
+    suspects = sorted({pod["spec"]["nodeName"] for pod in children.pods if _is_suspicious(pod)})
+    nodes = await asyncio.gather(*(cluster.get("Node", "", name) for name in suspects))
+    return frozenset(
+        name
+        for name, node in zip(suspects, nodes, strict=True)
+        if node is None or not is_ready(node)
+    )
+
+
+def _is_suspicious(pod: Body) -> bool:
+    status = pod.get("status") or {}
+    if not pod["spec"].get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return False
+    conditions = status.get("conditions") or ()
+    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    return not ready or "deletionTimestamp" in pod["metadata"]
+
+
+async def read_capacity(cluster: Cluster, spec: FinetuneSpec, scope: str) -> Capacity:
+    """Return what the cluster has free for the run; ``scope`` is the watched namespace or empty."""
+    nodes, pods, jobs = await asyncio.gather(
+        cluster.list("Node"),
+        cluster.list("Pod", fields=_NOT_ENDED),
+        cluster.list("Job", scope, labels=f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"),
+    )
+    return capacity(spec.resources, nodes, pods, _promised(jobs, pods))
+
+
+def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, float]]:
+    """Return the requests of pods that running Jobs of this operator have not created yet."""
+    present = Counter(_attempt_key(pod) for pod in pods)
+    promised: list[dict[str, float]] = []
+    for job in jobs:
+        missing = job["spec"].get("completions", 0) - present[_attempt_key(job)]
+        if missing > 0 and not _has_ended(job) and not job["spec"].get("suspend"):
+            promised.extend([requests_of(job["spec"]["template"]["spec"])] * missing)
+    return promised
+
+
+def _attempt_key(body: Body) -> tuple[str, str]:
+    labels = body["metadata"].get("labels") or {}
+    return labels.get(names.LABEL_UID, ""), labels.get(names.LABEL_ATTEMPT, "")
+
+
+def _has_ended(job: Body) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    ends = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
+    return any(item["type"] in ends and item["status"] == "True" for item in conditions)
+
+
+async def missing_objects(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> tuple[str, ...]:
+    """Return a sentence for each claim and script that the spec names and nobody has made."""
+    found: list[str] = []
+    for section in ("model", "dataset", "output"):
+        volume = getattr(spec, section).volume
+        if volume is None:
+            continue
+        claim = await cluster.get("PersistentVolumeClaim", namespace, volume.claim_name)
+        if claim is None:
+            field = f"spec.{section}.volume.persistentVolumeClaim.claimName"
+            found.append(f"{field}: there is no PersistentVolumeClaim {volume.claim_name!r}")
+    script = spec.trainer.script
+    if script is not None:
+        config_map = await cluster.get("ConfigMap", namespace, script.config_map)
+        field = "spec.trainer.script.configMap"
+        if config_map is None:
+            found.append(f"{field}.name: there is no ConfigMap {script.config_map!r}")
+        elif script.key not in (config_map.get("data") or {}):
+            found.append(f"{field}.key: ConfigMap {script.config_map!r} has no {script.key!r}")
+    return tuple(found)
