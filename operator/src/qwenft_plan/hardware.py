@@ -22,7 +22,8 @@ class Device:
     """One accelerator (or one CPU process).
 
     `matmul_bf16`, `matmul_fp8`, `matmul_fp32`: achievable FLOP/s. `peak_bf16`: data sheet FLOP/s,
-    the denominator of MFU. `memory`: bytes a process can use. `hbm`: bytes/s. `link`: bytes/s to
+    the denominator of MFU. `memory`: bytes a process can use. `attention`: forward FLOP/s of flash attention.
+    `sustained`: share of the matmul rates that lasts in training. `hbm`: bytes/s. `link`: bytes/s to
     a neighbour in the node, one way. `network`: bytes/s out of a node, one way. `*_latency`:
     seconds of one small collective inside a node and across nodes.
     """
@@ -34,6 +35,8 @@ class Device:
     matmul_fp8: float
     matmul_fp32: float
     memory: int
+    attention: float
+    sustained: float
     hbm: float
     link: float
     network: float
@@ -42,6 +45,21 @@ class Device:
     network_latency: float = 15e-6
     per_node: int = 8
     launch_factor: float = 1.0
+
+
+# In-model behaviour by generation, calibrated by source: flash attention's forward rate as a share
+# of the data sheet's peak, and how much of the best matrix multiplication rate a training step
+# sustains within its power limit.
+_ATTENTION = {"ampere": 0.40, "hopper": 0.28, "blackwell": 0.30, "cdna": 0.22}
+_SUSTAINED = {"ampere": 1.0, "hopper": 0.85, "blackwell": 0.68, "cdna": 0.85}
+
+
+def _generation(name: str) -> str:
+    if name.startswith("MI"):
+        return "cdna"
+    if name.startswith(("B200", "B300", "GB")):
+        return "blackwell"
+    return "hopper" if name.startswith(("H", "GH")) else "ampere"
 
 
 def _device(  # noqa: PLR0913, PLR0917 - one argument a column of the table below
@@ -65,6 +83,8 @@ def _device(  # noqa: PLR0913, PLR0917 - one argument a column of the table belo
         matmul_fp8=fp8 * 1e12,
         matmul_fp32=fp32 * 1e12,
         memory=int(gigabytes * GIB * _USABLE),
+        attention=_ATTENTION[_generation(name)] * bf16 * 1e12,
+        sustained=_SUSTAINED[_generation(name)],
         hbm=hbm * 1e12,
         link=link * 1e9,
         network=network * 1e9,
@@ -117,6 +137,8 @@ CPU = Device(
     matmul_fp8=30e9,
     matmul_fp32=30e9,
     memory=8 * GIB,
+    attention=30e9,
+    sustained=1.0,
     hbm=8e9,
     link=1.5e9,
     network=1.0e9,  # gloo over TCP
@@ -184,6 +206,7 @@ def cpu_device(*, cpus: int, memory: int | None = None) -> Device:
         matmul_bf16=CPU.matmul_bf16 * cpus,
         matmul_fp8=CPU.matmul_fp8 * cpus,
         matmul_fp32=CPU.matmul_fp32 * cpus,
+        attention=CPU.attention * cpus,
         hbm=CPU.hbm * cpus,
         memory=memory or CPU.memory,
     )

@@ -1,8 +1,9 @@
 """What differs between training frameworks, as one row of constants each.
 
 Adding a runtime is adding a row. Saved-activation coefficients were measured with saved-tensor
-hooks (HF) or follow from the kernels' signatures (fused); see `docs/accuracy.md` for the sources
-of the calibrated ones and for the data that no calibration saw.
+hooks on HF modules or follow from the fused kernels' signatures; the speed constants are
+calibrated by source (`tests/accuracy/calibrate.py`), and `docs/accuracy.md` reports the sources
+that no calibration saw beside those it did.
 """
 
 from __future__ import annotations
@@ -17,38 +18,45 @@ GIB = 1024**3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """Constants of one framework.
+    """Constants of one framework; `words` is the pattern that recognises it.
 
-    Memory, in bytes per element of the bf16 activations of one token in one block:
-    `saved_hidden` × hidden, `saved_attention` × (query + key/value widths), `saved_ffn` × ffn.
-    `logit`: bytes per logit at the peak of loss and its gradient. `states`: how weights, gradients
-    and optimizer are kept (`sharded` fp32 masters, `megatron` bf16 weights with fp32 gradients,
-    `deepspeed`). `gathered_blocks`: blocks held whole at once under full sharding.
-    `allocator`: reserved over allocated. `overhead`: bytes outside the allocator.
+    Memory. Bytes that autograd keeps per token and block in bf16: `saved_hidden` × hidden +
+    `saved_attention` × (query + key/value widths) + `saved_ffn` × ffn (`saved_plain` where the block
+    has no gate). `selective`: which of them selective checkpointing keeps: `products` (outputs of
+    all matrix multiplications), `half` (of every other one), `attention` (all but attention
+    scores). `logit`: bytes per logit at the peak of the loss. `sharded`: fp32 master weights, no
+    bf16 copy. `gradient` and `optimizer`: bytes per parameter in mixed precision.
+    `kept_gradients`: gradients live in a buffer that is never freed. `step_temporary`: bytes per
+    parameter of the optimizer step's temporaries (foreach kernels) when everything is bf16.
+    `allocator`: reserved over allocated. `overhead`: bytes outside the allocator (context, NCCL).
 
-    Time: `matmul` and `attention` are fractions of the device's achievable rate; `hidden_traffic`
-    and `ffn_traffic` are bytes through HBM per element, token and block, forward and backward
-    together, of everything that is not a matrix multiplication; `launch` seconds that the host
-    needs to start one block's forward; `tp_exposed` and `shard_exposed` fractions of
-    communication that computation does not hide; `step` seconds once per optimizer step.
+    Time. `matmul` and `attention`: share of the device's sustained rate. `traffic`: HBM bytes of
+    norms, activations and residuals, as a multiple of the bytes that autograd keeps.
+    `launch`: seconds that the host needs to start one block's forward. `tp_exposed` and
+    `shard_exposed`: share of communication that computation never hides. `step`: seconds once
+    per optimizer step.
     """
 
     name: str
     words: str
-    states: str
-    saved_hidden: float
+    saved_hidden: float = 16.0
     saved_attention: float = 4.0
     saved_ffn: float = 8.0
+    saved_plain: float = 4.0
+    selective: str = "products"
     logit: float = 14.0
+    sharded: bool = True
+    gradient: float = 4.0
+    optimizer: float = 8.0
+    kept_gradients: bool = False
+    step_temporary: float = 0.0
     sequence_parallel: bool = True
     gathered_blocks: float = 2.5
     allocator: float = 1.046
     overhead: float = 1.5 * GIB
-    foreach: float = 2.0
-    matmul: float = 0.85
-    attention: float = 0.55
-    hidden_traffic: float = 60.0
-    ffn_traffic: float = 24.0
+    matmul: float = 0.90
+    attention: float = 1.0
+    traffic: float = 1.5
     launch: float = 400e-6
     tp_exposed: float = 1.0
     shard_exposed: float = 0.15
@@ -57,48 +65,82 @@ class Runtime:
     flash: bool = True
 
 
-OWN = Runtime(
-    name="qwenft",
-    words=r"qwenft",
-    states="sharded",
-    saved_hidden=16.0,
-    saved_ffn=8.0,
-    logit=14.0,
-)
+OWN = Runtime(name="qwenft", words=r"qwenft")
 """The product's own trainer: FSDP2, torch-native tensor and pipeline parallelism, HF modules."""
 
 MEGATRON = Runtime(
     name="megatron",
-    words=r"megatron|nemo|nanotron|internevo|primus|mcore",
-    states="megatron",
+    words=r"megatron|nanotron|primus|mcore",
     saved_hidden=8.0,
     saved_ffn=6.0,
+    selective="attention",
     logit=6.0,
-    hidden_traffic=40.0,
-    ffn_traffic=16.0,
+    sharded=False,
+    optimizer=12.0,
+    kept_gradients=True,
     launch=250e-6,
     zero=1,
 )
+"""Fused norms and gates, fp32 gradient buffer, distributed optimizer."""
 
-TITAN = Runtime(
-    name="torchtitan",
-    words=r"torchtitan|fsdp2|torchtune|fms|automodel|fsdp",
-    states="sharded",
-    saved_hidden=16.0,
-    saved_ffn=8.0,
-)
+NEMO = replace(MEGATRON, name="nemo", words=r"nemo", gradient=2.0)
+"""Megatron-Core with NeMo's defaults: gradients reduced in bf16."""
 
-COMPOSER = replace(TITAN, name="composer", words=r"composer|llm-?foundry|fsdp1|mosaic")
+INTERNEVO = replace(MEGATRON, name="internevo", words=r"internevo", gradient=2.0, optimizer=24.0)
+"""Megatron-like; keeps flattened fp32 copies of gradients and weights beside the moments."""
 
-DEEPSPEED = replace(
+TITAN = Runtime(name="torchtitan", words=r"torchtitan|fsdp2|fms|automodel", selective="half")
+"""FSDP2 with every other matrix multiplication's output kept by selective checkpointing."""
+
+TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0)
+"""Chunked cross-entropy is its default loss."""
+
+COMPOSER = replace(
     TITAN,
-    name="deepspeed",
-    words=r"deepspeed|hf|hugging|swift|xtuner|colossal|trainer|transformers|llama-?factory",
-    states="deepspeed",
+    name="composer",
+    words=r"composer|llm-?foundry|fsdp1|mosaic",
+    saved_hidden=8.0,
+    saved_ffn=6.0,
+    logit=6.0,
+)
+"""FSDP1 with low-precision norms and flash-attention's fused cross-entropy."""
+
+FSDP = replace(TITAN, name="fsdp", words=r"fsdp|lightning|accelerate")
+
+SWIFT = Runtime(
+    name="ms-swift",
+    words=r"swift",
+    logit=36.0,
+    step_temporary=2.0,
+    overhead=1.5 * GIB,
+    sharded=False,
+    optimizer=12.0,
     zero=0,
 )
+"""HF modelling code of 2023 with fp32 logits and shifted copies."""
 
-RUNTIMES: tuple[Runtime, ...] = (OWN, MEGATRON, COMPOSER, TITAN, DEEPSPEED)
+DEEPSPEED = Runtime(
+    name="deepspeed",
+    words=r"deepspeed|\bhf\b|hugging|xtuner|colossal|trainer|transformers|llama-?factory|axolotl",
+    step_temporary=2.0,
+    sharded=False,
+    optimizer=12.0,
+    zero=0,
+)
+"""HF Trainer with or without ZeRO."""
+
+RUNTIMES: tuple[Runtime, ...] = (
+    OWN,
+    NEMO,
+    INTERNEVO,
+    MEGATRON,
+    COMPOSER,
+    TORCHTUNE,
+    TITAN,
+    FSDP,
+    SWIFT,
+    DEEPSPEED,
+)
 """In order of recognition: the first whose words occur in the text wins."""
 
 

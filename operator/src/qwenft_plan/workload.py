@@ -46,6 +46,11 @@ class Workload:
     compiled: bool = False
 
     @property
+    def flash(self) -> bool:
+        """Whether attention never writes its scores to memory."""
+        return self.runtime.flash if self.flash_attention is None else self.flash_attention
+
+    @property
     def element_bytes(self) -> int:
         """Bytes of one activation element."""
         return 4 if self.precision == "fp32" else 2

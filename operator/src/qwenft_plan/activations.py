@@ -1,0 +1,100 @@
+"""What autograd keeps between forward and backward, and the logits at the loss.
+
+Per token and block in bf16 on HF modules: `16h + 4(ad + kd) + 4a + 8f` bytes, exact to four
+digits by saved-tensor hooks (h hidden, a heads of dimension d, k key/value heads, f feed-forward):
+each norm keeps an fp32 copy (8h), attention its inputs, output and log-sum-exp, the gate four
+tensors. Fused kernels keep `8h` and `6f`. Attention without a flash kernel adds `6as`.
+"""
+
+from __future__ import annotations
+
+from qwenft_plan.workload import Layout, Workload
+
+__all__ = ["in_flight", "logit_bytes", "recompute_peak", "saved_bytes", "tokens", "whole_block"]
+
+_CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
+
+
+def tokens(work: Workload, layout: Layout) -> float:
+    """Return the tokens that one rank handles in one micro-batch."""
+    return work.sequence_length * layout.micro_batch / layout.cp
+
+
+def in_flight(layout: Layout, stage: int) -> float:
+    """Return how many micro-batches' activations `stage` holds, in units of its whole depth."""
+    if layout.pp == 1 or layout.schedule == "naive":
+        return 1.0
+    micro_batches = float(layout.accumulation)
+    if layout.schedule == "GPipe":
+        return micro_batches
+    if layout.schedule == "ZBVZeroBubble":
+        return min(micro_batches, float(layout.pp))
+    chunks = layout.virtual_stages
+    if chunks > 1:
+        held = (layout.pp - stage - 1) * 2 + (chunks - 1) * layout.pp + 1
+        return min(micro_batches, held / chunks)
+    return min(micro_batches, float(layout.pp - stage))
+
+
+def whole_block(work: Workload, layout: Layout) -> float:
+    """Return the bytes that autograd keeps of one block for one token without checkpointing."""
+    model, runtime = work.model, work.runtime
+    widths = model.attention_width + model.kv_width
+    gate = runtime.saved_ffn if model.gated else runtime.saved_plain
+    inner = runtime.saved_attention * widths + 4 * model.heads + gate * model.ffn
+    if not work.flash:
+        inner += 6.0 * model.heads * work.sequence_length / layout.cp
+    norms = runtime.saved_hidden * model.hidden
+    if work.compiled:
+        norms, inner = 0.5 * norms, inner - 0.25 * gate * model.ffn
+    return _scale(work) * (norms / _norm_split(work, layout) + inner / layout.tp)
+
+
+def saved_bytes(work: Workload, layout: Layout) -> float:
+    """Return the bytes kept of one block for one token until its backward."""
+    boundary = _scale(work) * 2.0 * work.model.hidden / _norm_split(work, layout)
+    if layout.checkpointing == "full":
+        return boundary
+    whole = whole_block(work, layout)
+    if layout.checkpointing == "none":
+        return whole
+    return min(whole, _selective(work, layout))
+
+
+def recompute_peak(work: Workload, layout: Layout) -> float:
+    """Return the bytes per token of the one block that is alive in backward."""
+    share = 1.5 if layout.checkpointing == "full" else 0.5
+    return share * whole_block(work, layout)
+
+
+def logit_bytes(work: Workload, layout: Layout) -> float:
+    """Return the bytes of logits, loss and their gradients at the peak of the last stage."""
+    per_logit = work.runtime.logit
+    if work.precision == "fp32":
+        per_logit = 12.0  # logits, log-probabilities, gradient; no copy in another width
+    if work.fused_loss:
+        per_logit = min(per_logit, _CHUNKED_LOGIT)
+    return per_logit * tokens(work, layout) * work.model.vocab / layout.tp
+
+
+def _selective(work: Workload, layout: Layout) -> float:
+    """Bytes that selective checkpointing keeps of one block for one token."""
+    model, kind = work.model, work.runtime.selective
+    hidden, query, keys = model.hidden, model.attention_width, model.kv_width
+    ffn = (2 if model.gated else 1) * model.ffn
+    if kind == "attention":
+        scores = 0.0 if work.flash else 6.0 * model.heads * work.sequence_length / layout.cp
+        return whole_block(work, layout) - _scale(work) * scores / layout.tp
+    products = 2.0 * (query + 2 * keys + 2 * hidden + ffn)
+    kept = products if kind == "products" else products / 2
+    inner = kept + 2 * query + 4 * model.heads
+    return _scale(work) * (inner / layout.tp + 2.0 * hidden / _norm_split(work, layout))
+
+
+def _scale(work: Workload) -> float:
+    return work.element_bytes / 2
+
+
+def _norm_split(work: Workload, layout: Layout) -> int:
+    """Ranks over which norms and residuals are split."""
+    return layout.tp if work.runtime.sequence_parallel else 1

@@ -1,0 +1,124 @@
+"""Seconds of computation: one block, the vocabulary head, the optimizer.
+
+A matrix multiplication takes its FLOPs at the sustained rate plus its bytes through HBM: the sum,
+not the maximum, which is how small and narrow ones lose efficiency. Norms, activations and
+residuals are bytes through HBM, a multiple of what autograd keeps. A block never runs faster than
+the host can start its kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwenft_plan.activations import logit_bytes, tokens, whole_block
+from qwenft_plan.workload import Layout, Workload
+
+__all__ = ["Block", "block_time", "head_time", "matmul_rate", "optimizer_time"]
+
+_HOST_ADAM = 40e9  # bytes/s of DeepSpeed's CPU Adam on a current server, per device
+_EAGER_SCORE_BYTES = 14.0  # HBM bytes per attention score, forward, without a flash kernel
+_HOST_PER_MODE = {"none": 1.3, "selective": 1.6, "full": 2.3}  # backward's kernels over forward's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Seconds of one block for one micro-batch."""
+
+    forward: float
+    backward: float
+
+    @property
+    def total(self) -> float:
+        """Forward and backward together."""
+        return self.forward + self.backward
+
+
+def matmul_rate(work: Workload) -> float:
+    """Return the FLOP/s of large matrix multiplications inside this runtime's model."""
+    device, share = work.device, work.runtime.matmul
+    if work.precision == "fp32":
+        return device.matmul_fp32 * share
+    rate = device.matmul_fp8 if work.precision == "fp8" else device.matmul_bf16
+    return rate * device.sustained * share
+
+
+def block_time(work: Workload, layout: Layout) -> Block:
+    """Return the seconds of one block of `layout`, recomputation included in backward."""
+    products, attention = _products(work, layout), _attention(work, layout)
+    traffic = _traffic(work, layout)
+    plain = products + attention + traffic / 3
+    again = {
+        "none": 0.0,
+        "selective": _selective_again(work, products, attention, traffic / 3),
+        "full": plain,
+    }[layout.checkpointing]
+    # Frozen weights have no gradient, so adapters spare one of backward's two multiplications.
+    gradients = 2.0 if work.method.kind == "full" else 1.1
+    backward = gradients * products + 2.5 * attention + traffic * 2 / 3 + again
+    launch = work.runtime.launch * work.device.launch_factor
+    slow_host = launch * _HOST_PER_MODE[layout.checkpointing]
+    return Block(forward=max(plain, launch), backward=max(backward, slow_host))
+
+
+def head_time(work: Workload, layout: Layout) -> float:
+    """Return the seconds of vocabulary projection and loss, forward and backward."""
+    rows, columns = tokens(work, layout), work.model.vocab / layout.tp
+    gradients = 3 if work.method.kind == "full" else 2
+    loss = 2.0 * logit_bytes(work, layout) / work.device.hbm
+    return gradients * _product(work, rows, columns, work.model.hidden) + loss
+
+
+def optimizer_time(work: Workload, parameters: float) -> float:
+    """Return the seconds of the optimizer step over `parameters` of one rank."""
+    if work.method.offload_optimizer:
+        return parameters * (2 * 4 / work.device.pcie + 28 / _HOST_ADAM)
+    return parameters * 28 / work.device.hbm
+
+
+def _selective_again(work: Workload, products: float, attention: float, traffic: float) -> float:
+    """Seconds of what selective checkpointing computes again."""
+    kind = work.runtime.selective
+    if kind == "attention":
+        return attention
+    return traffic if kind == "products" else traffic + products / 2
+
+
+def _product(work: Workload, rows: float, columns: float, inner: float) -> float:
+    """Seconds of a (rows × inner) · (inner × columns) multiplication."""
+    flops = 2.0 * rows * columns * inner / matmul_rate(work)
+    moved = work.element_bytes * (rows * inner + inner * columns + rows * columns)
+    return flops + moved / work.device.hbm
+
+
+def _products(work: Workload, layout: Layout) -> float:
+    """Forward seconds of one block's matrix multiplications."""
+    rows, tp, model = tokens(work, layout), layout.tp, work.model
+    wide = (2 if model.gated else 1) * model.ffn / tp
+    return (
+        _product(work, rows, (model.attention_width + 2 * model.kv_width) / tp, model.hidden)
+        + _product(work, rows, model.hidden, model.attention_width / tp)
+        + _product(work, rows, wide, model.hidden)
+        + _product(work, rows, model.hidden, model.ffn / tp)
+    )
+
+
+def _attention(work: Workload, layout: Layout) -> float:
+    """Forward seconds of the attention core."""
+    model, rows = work.model, tokens(work, layout)
+    flops = 4.0 * rows * work.sequence_length * model.attention_width / layout.tp
+    if work.precision == "fp32":
+        return flops / 2 / matmul_rate(work)
+    if work.flash:
+        return flops / 2 / (work.device.attention * work.runtime.attention)
+    scores = rows * work.sequence_length * model.heads / layout.tp
+    rate = work.device.matmul_bf16 * work.runtime.matmul * 0.6  # batched products are narrow
+    return flops / rate + _EAGER_SCORE_BYTES * scores / work.device.hbm
+
+
+def _traffic(work: Workload, layout: Layout) -> float:
+    """Forward and backward seconds of norms, activations and residuals."""
+    moved = work.runtime.traffic * whole_block(work, layout) * tokens(work, layout)
+    if not work.flash:
+        scores = 6.0 * work.model.heads * work.sequence_length / layout.tp
+        moved -= work.runtime.traffic * scores * tokens(work, layout)
+    return max(0.0, moved) / work.device.hbm
