@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from qwenft_cli.access import Connect
 from qwenft_cli.failure import OK
+from qwenft_plan.estimate import estimate_line
 
-__all__ = ["HELP", "NAME", "add_arguments", "answers", "run"]
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "estimate"
 HELP = "predict speed and memory for configurations, JSON lines in and out"
@@ -28,25 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, connect: Connect) -> int:  # noqa: ARG001 - no cluster needed
     """Answer in order; a bad line is answered with ``error`` and does not end the rest."""
-    for answer in answers(sys.stdin):
-        print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        if line.strip():
+            print(estimate_line(line), flush=True)
     return OK
-
-
-def answers(rows: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield one answer for each line that is not blank."""
-    for row in rows:
-        if row.strip():
-            yield _answer(row)
-
-
-def _answer(row: str) -> Mapping[str, Any]:
-    try:
-        mapping = json.loads(row)
-    except (ValueError, RecursionError) as error:
-        return {"error": f"not JSON: {error}"}
-    if not isinstance(mapping, dict):
-        return {"error": f"expected an object, not {type(mapping).__name__}"}
-    from qwenft_plan import estimate as module
-
-    return module.estimate(mapping)

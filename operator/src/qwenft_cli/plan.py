@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 
 from qwenft_cli import document, options
 from qwenft_cli.access import Connect
@@ -12,10 +15,12 @@ from qwenft_plan.inventory import Inventory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.planner import Planned, plan
 
-__all__ = ["HELP", "NAME", "add_arguments", "planned", "run"]
+__all__ = ["HELP", "NAME", "add_arguments", "planned", "run", "wrapped"]
 
 NAME = "plan"
 HELP = "show the plan for a file, and why the others lost"
+_WIDE = 10_000
+"""A pipe gets whole lines: it may end in grep."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +35,25 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     """Print the table, or the plan file with ``-o json``."""
     read = document.load(args.file)
     chosen = planned(read, options.capacity(args, read, connect).inventory)
-    print(chosen.plan.to_json().rstrip() if args.output == "json" else explain.table(chosen))
+    if args.output == "json":
+        print(chosen.plan.to_json(), end="")
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+        print(wrapped(explain.table(chosen), width), end="")
     return OK
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return ``text`` with long lines broken at blanks and their rest indented."""
+    return "".join(_fold(line, width) + "\n" for line in text.splitlines())
+
+
+def _fold(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    pieces = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(pieces)
 
 
 def planned(read: document.Document, nodes: Inventory) -> Planned:

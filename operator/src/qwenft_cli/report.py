@@ -7,11 +7,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from qwenft_cli import lines, options, page, watch
-from qwenft_cli.access import Access, Connect
+from qwenft_cli import options, page, watch
+from qwenft_cli.access import Connect
 from qwenft_cli.failure import BAD_INPUT, OK, CliError
-from qwenft_cli.snapshot import Snapshot
-from qwenft_plan.progress import Progress
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -32,7 +30,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     body = access.run(args.name)
     snapshot = watch.look(access, args.name)
     text = page.page(
-        body, snapshot, _history(access, snapshot), access.events(body), datetime.now(UTC)
+        body, snapshot, watch.history(access, snapshot), access.events(body), datetime.now(UTC)
     )
     target = Path(args.output)
     part = target.with_name(target.name + ".part")
@@ -47,13 +45,3 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
         ) from None
     print(f"{args.name}: wrote {args.output}")
     return OK
-
-
-def _history(access: Access, snapshot: Snapshot) -> tuple[Progress, ...]:
-    """Return the reports in the first pod's log; none when the pod is gone."""
-    if not snapshot.workers:
-        return ()
-    try:
-        return lines.reports(access.log(snapshot.workers[0].name))
-    except CliError:
-        return ()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from qwenft_cli import options, view, watch, wording
+from qwenft_cli import lines, options, view, watch, wording
 from qwenft_cli.access import Access, Connect, Object
 from qwenft_cli.failure import BAD_INPUT, OK, CliError
 from qwenft_cli.snapshot import Snapshot, of_run
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
 
 def _print_one(access: Access, name: str) -> None:
     snapshot = watch.look(access, name)
-    losses = watch.curve(access, snapshot)
+    losses = lines.losses(watch.history(access, snapshot))
     Console().print(view.draw(snapshot, losses, datetime.now(UTC)))
 
 

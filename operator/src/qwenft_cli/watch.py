@@ -15,8 +15,9 @@ from qwenft_cli.access import Access, Object
 from qwenft_cli.failure import FAILED, OK, CliError
 from qwenft_cli.snapshot import Snapshot, of_run
 from qwenft_operator import names
+from qwenft_plan.progress import Progress
 
-__all__ = ["Screen", "curve", "exit_code", "look", "until_finished"]
+__all__ = ["Screen", "exit_code", "history", "look", "until_finished"]
 
 _PERIOD_SECONDS = 1.0
 
@@ -27,7 +28,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self.losses: list[float] = []
-        self._step = -1
+        self._newest = (0, -1)
         self._last = ""
         self._live = Live(console=self.console, auto_refresh=False)
 
@@ -41,7 +42,8 @@ class Screen:
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw, or print one line when it says something new."""
-        self._remember(snapshot)
+        if snapshot.progress is not None:
+            self.remember(snapshot.progress)
         if self.console.is_terminal:
             self._live.update(view.draw(snapshot, self.losses, datetime.now(UTC)), refresh=True)
             return
@@ -50,12 +52,11 @@ class Screen:
             print(text, flush=True)
             self._last = text
 
-    def _remember(self, snapshot: Snapshot) -> None:
-        progress = snapshot.progress
-        if progress is None or progress.loss is None or progress.step == self._step:
-            return
-        self._step = progress.step
-        self.losses.append(progress.loss)
+    def remember(self, report: Progress) -> None:
+        """Add a report to the curve, unless it is no newer than the last."""
+        if report.loss is not None and (report.attempt, report.step) > self._newest:
+            self._newest = (report.attempt, report.step)
+            self.losses.append(report.loss)
 
 
 def look(access: Access, name: str) -> Snapshot:
@@ -78,7 +79,8 @@ def until_finished(
     """
     with screen or Screen() as shown:
         snapshot = look(access, name)
-        shown.losses.extend(curve(access, snapshot))
+        for report in history(access, snapshot):
+            shown.remember(report)
         shown.show(snapshot)
         while not snapshot.finished:
             sleep(_PERIOD_SECONDS)
@@ -92,14 +94,14 @@ def exit_code(snapshot: Snapshot) -> int:
     return OK if snapshot.phase == "Succeeded" else FAILED
 
 
-def curve(access: Access, snapshot: Snapshot) -> list[float]:
-    """Return the losses so far from the first pod's log: a late watcher sees the whole attempt."""
+def history(access: Access, snapshot: Snapshot) -> tuple[Progress, ...]:
+    """Return the reports in the first pod's log: a late watcher sees the whole attempt."""
     if snapshot.progress is None or not snapshot.workers:
-        return []
+        return ()
     try:
-        return lines.losses(lines.reports(access.log(snapshot.workers[0].name)))
+        return lines.reports(access.log(snapshot.workers[0].name))
     except CliError:
-        return []  # the pod is gone or starting: the curve begins now
+        return ()  # the pod is gone or starting: the curve begins now
 
 
 def _of_attempt(pod: Object, attempt: str) -> bool:
