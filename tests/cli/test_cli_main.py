@@ -51,6 +51,13 @@ def test_words_that_make_no_command_are_bad_input(words: list[str]) -> None:
     assert caught.value.code == 2
 
 
+def test_only_a_run_takes_words_for_another_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["status", "--", "x"])
+    assert caught.value.code == 2
+    assert "status takes no words after --" in capsys.readouterr().err
+
+
 def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

@@ -72,9 +72,24 @@ def parser() -> argparse.ArgumentParser:
 def _dispatch(arguments: Sequence[str], connect: Connect) -> int:
     if arguments[:1] == [prepare.NAME]:
         return prepare.hand_over(arguments[1:])
-    args = parser().parse_args(arguments)
+    # argparse has no notion of words that belong to another program, so they are parted first.
+    own, found, theirs = _part(arguments, "--")
+    top = parser()
+    args = top.parse_args(own)
+    if found and not hasattr(args, "arguments"):
+        top.error(f"{args.verb} takes no words after --")
+    if found:
+        args.arguments = theirs
     code: int = args.module.run(args, connect)
     return code
+
+
+def _part(words: Sequence[str], border: str) -> tuple[Sequence[str], bool, Sequence[str]]:
+    """Return the words before and after ``border``, and whether it is there."""
+    if border not in words:
+        return words, False, ()
+    place = words.index(border)
+    return words[:place], True, words[place + 1 :]
 
 
 def _prog() -> str:

@@ -36,9 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the directory that stands for a volume, as /data=./data; may be repeated",
     )  # fmt: skip
     parser.add_argument("--processes", type=int, metavar="N", help="else one for each core")
-    parser.add_argument(
-        "arguments", nargs="*", metavar="-- ARGUMENT", help="for the script, else the file's"
-    )
+    parser.set_defaults(arguments=[])
+    parser.epilog = "Words after -- go to the script, instead of the file's spec.trainer.args."
 
 
 def run(args: argparse.Namespace, connect: Connect) -> int:  # noqa: ARG001 - no cluster needed
