@@ -58,10 +58,14 @@ class Options:
             port=int(environ.get("QWENFT_PROGRESS_PORT", str(names.PROGRESS_PORT))),
         )
 
+    @property
+    def serving(self) -> bool:
+        """Whether there is a progress endpoint: its URL is known and its certificate is there."""
+        return bool(self.progress_url) and Path(self.certificates, "tls.crt").is_file()
+
     def settings(self) -> Settings:
         """Return what every run inherits."""
-        defaults = Settings()
-        serving = bool(self.certificates and self.progress_url)
+        defaults, serving = Settings(), self.serving
         authority = Path(self.certificates, "ca.crt").read_text("utf-8") if serving else ""
         return Settings(
             trainer_image=self.trainer_image or defaults.trainer_image,
@@ -94,7 +98,9 @@ class App:
     async def start(cls, options: Options) -> App:
         """Connect, listen and begin to work."""
         app = cls(await ApiCluster.connect(), options)
-        if options.certificates:
+        if not options.serving:
+            logger.warning("no certificate for the progress endpoint: runs will show no steps")
+        else:
             await app._server.start(
                 options.host or "0.0.0.0",  # noqa: S104 - pods of every node report here
                 options.port,

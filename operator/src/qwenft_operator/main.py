@@ -6,6 +6,7 @@ objects. The reconciliation reads everything anew anyway. The only module that i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +18,8 @@ from qwenft_operator.app import App, Options
 
 __all__: list[str] = []
 
-_REQUEST_TIMEOUT = 30.0
-_SERVER_TIMEOUT = 300.0
+_REQUEST_TIMEOUT = 30
+_SERVER_TIMEOUT = 300  # the API takes whole seconds only
 
 
 @kopf.on.login()
@@ -30,6 +31,8 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 @kopf.on.startup()
 async def startup(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Configure the watches and start the application."""
+    # One line a wake-up says nothing: the reconciliation logs what it does.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.networking.request_timeout = _REQUEST_TIMEOUT

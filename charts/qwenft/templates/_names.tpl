@@ -1,0 +1,69 @@
+{{/* Names and labels that several templates share. */}}
+{{- define "qwenft.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "qwenft.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains (include "qwenft.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "qwenft.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenft.selector" -}}
+app.kubernetes.io/name: {{ include "qwenft.name" . }}-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "qwenft.labels" -}}
+{{ include "qwenft.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "qwenft.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "qwenft.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenft.secret" -}}
+{{- default (printf "%s-progress" (include "qwenft.fullname" .)) .Values.progress.existingSecret -}}
+{{- end -}}
+
+{{/* Rights on a run's objects: cluster-wide, or in one namespace. */}}
+{{- define "qwenft.runRules" -}}
+- apiGroups: [qwenft.dev]
+  resources: [qwenfinetunes]
+  verbs: [get, list, watch, delete]
+- apiGroups: [qwenft.dev]
+  resources: [qwenfinetunes/status, qwenfinetunes/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [create, patch]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
