@@ -1,11 +1,12 @@
 """``python3 -m embedded VERB``: the embedded cluster's command line.
 
-    up          bring the cluster up, building what is missing (idempotent)
-    down        end it
-    build       only build the programs
-    status      say how it is; exit 1 unless it is healthy
-    kubeconfig  print the path of the administrator's kubeconfig
-    path NAME   print the path of a program: kubectl, helm, …
+up          bring the cluster up, building what is missing (idempotent)
+down        end it
+images      build the project's images where they changed and give them to the running nodes
+build       only build the programs
+status      say how it is; exit 1 unless it is healthy
+kubeconfig  print the path of the administrator's kubeconfig
+path NAME   print the path of a program: kubectl, helm, …
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import argparse
 import sys
 
 from embedded import binaries, configuration, layout, versions
-from embedded.cluster import Cluster, down, is_healthy, up
+from embedded.cluster import Cluster, down, is_healthy, provide_images, up
 from embedded.stages import StageError
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="embedded", description="A real Kubernetes on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="embedded", description="A real Kubernetes on this machine."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     starting = verbs.add_parser("up")
     starting.add_argument("--node-loss", choices=sorted(configuration.NODE_LOSS), default="quick")
-    for verb in ("down", "build", "status", "kubeconfig"):
+    for verb in ("down", "build", "images", "status", "kubeconfig"):
         verbs.add_parser(verb)
     verbs.add_parser("path").add_argument("name")
     return parser.parse_args(words)
@@ -39,6 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"cluster up: export KUBECONFIG={place.kubeconfig}")
         case "down":
             down(cluster)
+        case "images":
+            provide_images(cluster)
         case "build":
             pins = versions.load()
             binaries.install_packages(place, pins.packages)

@@ -54,7 +54,9 @@ def _json(value: object) -> bytes:
 
 def stand_ins(diff_ids: tuple[str, ...]) -> tuple[Blob, ...]:
     """Return the short texts that stand for layers."""
-    return tuple(Blob(media_type=LAYER_TYPE, content=f"{diff_id}\n".encode()) for diff_id in diff_ids)
+    return tuple(
+        Blob(media_type=LAYER_TYPE, content=f"{diff_id}\n".encode()) for diff_id in diff_ids
+    )
 
 
 def write(target: Path, name: str, config: bytes, layers: tuple[Blob, ...]) -> None:

@@ -109,14 +109,18 @@ def build(layout: Layout, product: Product) -> None:
     if final.is_dir():
         return
     if shutil.which("go") is None:
-        raise StageError("go: no such program", remedy="install Go 1.26 or newer (https://go.dev/doc/install)")
+        raise StageError(
+            "go: no such program", remedy="install Go 1.26 or newer (https://go.dev/doc/install)"
+        )
     partial = final.with_name(f"{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     log = layout.logs / f"build-{product.name}.log"
     log.unlink(missing_ok=True)
     environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(partial), "GOWORK": "off"}
-    with stage(f"build {product.name} {product.version}", remedy="read the log; is the Go proxy reachable?"):
+    with stage(
+        f"build {product.name} {product.version}", remedy="read the log; is the Go proxy reachable?"
+    ):
         run(build_command(product, partial), log=log, environment=environment, cwd=product.source)
         partial.rename(final)
 

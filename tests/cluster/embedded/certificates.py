@@ -46,7 +46,9 @@ def leaves(nodes: tuple[str, ...]) -> tuple[Leaf, ...]:
     )
     return (
         Leaf(file="apiserver", common_name="kube-apiserver", names=api_names),
-        Leaf(file="apiserver-kubelet", common_name="apiserver-kubelet", organization="system:masters"),
+        Leaf(
+            file="apiserver-kubelet", common_name="apiserver-kubelet", organization="system:masters"
+        ),
         Leaf(file="admin", common_name="qwenft-admin", organization="system:masters"),
         Leaf(file="controller-manager", common_name="system:kube-controller-manager"),
         Leaf(file="scheduler", common_name="system:kube-scheduler"),

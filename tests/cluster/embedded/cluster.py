@@ -16,7 +16,9 @@ from embedded import (
     cgroups,
     configuration,
     control_plane,
+    delivery,
     dns,
+    images,
     network,
     node,
     processes,
@@ -212,6 +214,26 @@ def _import_pause(each: node.Node, program: Path) -> None:
     archive.write(file, node.PAUSE_IMAGE, config, (layer,))
     node.ctr(each, "images", "import", file, log=each.log("images"))
     file.unlink()
+
+
+def provide_images(cluster: Cluster) -> None:
+    """Build the project's images where they changed, and give them to every node of the running cluster."""
+    pins = versions.load()
+    binaries.install_packages(cluster.layout, pins.packages)
+    images.build_all(cluster.layout, pins)
+    storage_folder = cluster.layout.images / "storage"
+    names = (images.BASE, *(recipe.name for recipe in images.RECIPES))
+    built = [images.stored(storage_folder, name) for name in names]
+    missing = [
+        (each, image)
+        for each in cluster.nodes
+        for image in built
+        if delivery.delivered(each).get(image.name) != image.digest
+    ]
+    if missing:
+        with stage("images to the nodes"):
+            for each, image in missing:
+                delivery.deliver(each, image)
 
 
 def down(cluster: Cluster) -> None:

@@ -136,7 +136,9 @@ def scheduler_flags(certificates: Path) -> list[str]:
     ]
 
 
-def kubelet(name: str, index: int, certificates: Path, loss: NodeLoss, reserved_mebibytes: int) -> str:
+def kubelet(
+    name: str, index: int, certificates: Path, loss: NodeLoss, reserved_mebibytes: int
+) -> str:
     """Return the kubelet's configuration.
 
     ``reserved_mebibytes`` is withheld from what pods may ask for: every node sees the whole machine's memory.

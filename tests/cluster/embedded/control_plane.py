@@ -65,7 +65,7 @@ def answers(certificates: Path, path: str = "/readyz") -> bool:
     )
     try:
         with direct.open(f"{network.API_SERVER}{path}", timeout=5) as reply:
-            return bool(reply.status == 200)  # noqa: PLR2004
+            return bool(reply.status == 200)
     except (OSError, urllib.error.HTTPError):
         return False
 
@@ -103,7 +103,9 @@ def _still_there(plane: ControlPlane) -> bool:
         process = processes.find(plane.layout.processes, component)
         if process is None or not processes.alive(process):
             log = plane.layout.logs / f"{component}.log"
-            raise StageError(f"{component} ended", log=log, remedy="is its port taken? read the log")
+            raise StageError(
+                f"{component} ended", log=log, remedy="is its port taken? read the log"
+            )
     return True
 
 

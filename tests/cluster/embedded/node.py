@@ -118,13 +118,24 @@ def ended_services(node: Node) -> tuple[str, ...]:
     """Return those of the node's services that were started and have ended."""
     found = ((service, node.process(service)) for service in SERVICES)
     return tuple(
-        service for service, process in found if process is not None and not processes.alive(process)
+        service
+        for service, process in found
+        if process is not None and not processes.alive(process)
     )
 
 
 def _start_namespaces(node: Node, init: Path) -> None:
     """Start the node's first process, which holds the namespaces open and reaps what dies in them."""
-    namespaces = ["--fork", "--kill-child", "--pid", "--mount-proc", "--mount", "--net", "--uts", "--ipc"]
+    namespaces = [
+        "--fork",
+        "--kill-child",
+        "--pid",
+        "--mount-proc",
+        "--mount",
+        "--net",
+        "--uts",
+        "--ipc",
+    ]
     outer = processes.start(
         f"{node.name}.outer", ["unshare", *namespaces, init], log=node.log("init")
     )
@@ -209,7 +220,9 @@ def start_kubernetes(node: Node, programs: dict[str, Path]) -> None:
 def answers(node: Node) -> bool:
     """Whether the node's containerd answers."""
     init = node.process("init")
-    return init is not None and Path(f"/proc/{init.pid}/root/run/containerd/containerd.sock").exists()
+    return (
+        init is not None and Path(f"/proc/{init.pid}/root/run/containerd/containerd.sock").exists()
+    )
 
 
 def ctr(node: Node, *words: str | Path, log: Path | None = None) -> str:

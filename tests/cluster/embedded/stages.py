@@ -81,7 +81,13 @@ def run(
     try:
         if log is None:
             done = subprocess.run(
-                words, input=stdin, env=environment, cwd=cwd, capture_output=True, text=True, check=False
+                words,
+                input=stdin,
+                env=environment,
+                cwd=cwd,
+                capture_output=True,
+                text=True,
+                check=False,
             )
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +95,14 @@ def run(
                 sink.write(f"$ {' '.join(words)}\n")
                 sink.flush()
                 done = subprocess.run(
-                    words, input=stdin, env=environment, cwd=cwd, stdout=sink, stderr=sink, text=True, check=False
+                    words,
+                    input=stdin,
+                    env=environment,
+                    cwd=cwd,
+                    stdout=sink,
+                    stderr=sink,
+                    text=True,
+                    check=False,
                 )
     except FileNotFoundError as error:
         raise StageError(f"{words[0]}: no such program", remedy=f"install {words[0]}") from error
@@ -100,7 +113,12 @@ def run(
 
 
 def wait_until(
-    condition: Callable[[], bool], *, seconds: float, what: str, log: Path | None = None, every: float = 0.1
+    condition: Callable[[], bool],
+    *,
+    seconds: float,
+    what: str,
+    log: Path | None = None,
+    every: float = 0.1,
 ) -> None:
     """Wait for a condition, asking ``every`` so many seconds; raise ``StageError`` after ``seconds``."""
     deadline = time.monotonic() + seconds
