@@ -6,7 +6,7 @@ once, on full sequences, so that no rank needs its neighbour's first token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -96,6 +96,10 @@ class Batch:
     def context(self) -> dict[str, Tensor]:
         """Return what every pipeline stage needs besides its input."""
         return {name: value for name, value in self.tensors().items() if name != "input_ids"}
+
+    def untrained(self) -> "Batch":
+        """Return the same rows with nothing to train on: for a rank that has run out of samples."""
+        return replace(self, targets=torch.full_like(self.targets, IGNORED))
 
     def padded(self, *, rows: int, length: int) -> "Batch":
         """Grow to ``rows`` × ``length`` with untrained tokens; a no-op where nothing is missing."""

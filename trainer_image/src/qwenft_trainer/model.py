@@ -11,7 +11,7 @@ Shapes: B rows, T positions (the full sequence, also where hidden states are sha
 
 import copy
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,20 @@ def checked_config(config: PretrainedConfig) -> PretrainedConfig:
     prepared._attn_implementation = "sdpa"  # noqa: SLF001 - transformers' own way to choose it
     prepared.use_cache = False
     return prepared
+
+
+def check_config(config: PretrainedConfig, planned: Mapping[str, Any]) -> None:
+    """Compare with the config that the plan was made for (keys as in ``config.json``).
+
+    Raises :class:`ModelInvalid` naming the first key that differs.
+    """
+    for key, value in planned.items():
+        actual = getattr(config, key, None)
+        if actual != value:
+            raise ModelInvalid(
+                f"the plan was made for a model with {key} {value!r}, but the model's config.json "
+                f"has {actual!r}; correct spec.model.config"
+            )
 
 
 def family_of(config: PretrainedConfig) -> Family:

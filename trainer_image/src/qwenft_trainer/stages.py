@@ -65,7 +65,7 @@ class Stages:
         return self._everywhere(self.execution.evaluate(self._micro_batches(batch)))
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the logits [B, T, V] of this rank's rows, on pipeline and tensor peers alike. Collective."""
+        """Return the logits [B, T, V] of this rank's rows, on all its peers. Collective."""
         self._switch(training=False)
         rows = self.execution.logits(self._micro_batches(batch))
         rows = self._from_last_stage(rows, batch)

@@ -1,0 +1,200 @@
+"""Checkpoints that are whole or not there, and fit every plan.
+
+A checkpoint is a directory ``step-<step>-attempt-<attempt>`` with torch's distributed checkpoint
+in it, tensors under Hugging Face's names and no trace of the plan that wrote them. It is written
+under a temporary name; a manifest with the digest of every file comes last; the rename publishes
+it. An attempt writes only names of its own, and first leaves its number in ``fence.json``, so an
+attempt that was given up but still runs can neither overwrite nor outrank its successor.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from qwenft_trainer.checkpoint_files import (
+    MANIFEST,
+    Found,
+    digests,
+    find,
+    fsync_directory,
+    remove_old,
+    verify,
+    write_json,
+)
+from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.stages import Stages
+
+FENCE = "fence.json"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """Where a run goes on: ``step`` optimizer steps are done (0: from the start)."""
+
+    step: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointStore:
+    """The checkpoints of one run, as one attempt sees them. All methods are collective.
+
+    ``identity`` names the run: checkpoints of another one are passed over. ``warn`` is told, on
+    rank 0, what was passed over and why.
+    """
+
+    directory: Path
+    identity: str
+    attempt: int
+    keep: int = 2
+    warn: Callable[[str], None] = print
+
+    def claim(self) -> None:
+        """Fence off earlier attempts; raises :class:`TrainerError` if a later one was here."""
+        self._on_rank_0(self._claim)
+
+    def save(
+        self, stages: Stages, optimizer: torch.optim.Optimizer, step: int, **notes: object
+    ) -> Path:
+        """Write a checkpoint after ``step`` optimizer steps; returns its directory.
+
+        ``notes`` are JSON values to find again with it. Raises :class:`TrainerError`, and publishes
+        nothing, if a later attempt has taken over.
+        """
+        name = f"step-{step:08d}-attempt-{self.attempt:04d}"
+        temporary = self.directory / f".{name}.partial"
+        self._on_rank_0(lambda: self._prepare(temporary))
+        save(state_of(stages, optimizer), storage_writer=FileSystemWriter(str(temporary)))
+        listed = _gathered(digests(temporary, prefix=f"__{dist.get_rank()}_"))
+        manifest = {
+            "step": step,
+            "attempt": self.attempt,
+            "identity": self.identity,
+            "notes": notes,
+            "files": listed,
+        }
+        self._on_rank_0(lambda: self._publish(temporary, name, manifest))
+        return self.directory / name
+
+    def restore(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
+        """Load the newest checkpoint that is whole, under whatever plan it was written."""
+        for found in _from_rank_0(lambda: find(self.directory)):
+            reason = self._unusable(found)
+            if reason is not None:
+                self._warn(f"checkpoint {found.path} is passed over: {reason}")
+                continue
+            prepare_moments(optimizer, found.step)
+            load(state_of(stages, optimizer), storage_reader=FileSystemReader(str(found.path)))
+            return Restored(step=found.step, notes=found.notes)
+        return Restored()
+
+    def _unusable(self, found: Found) -> str | None:
+        if found.identity != self.identity:
+            return "it belongs to another run or other training settings"
+        if found.attempt > self.attempt:
+            return f"it belongs to attempt {found.attempt}, this is attempt {self.attempt}"
+        mine = found.files_of(dist.get_rank(), dist.get_world_size())
+        problems = [problem for problem in _gathered_list(verify(found.path, mine)) if problem]
+        return problems[0] if problems else None
+
+    def _claim(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._check_fence()
+        for leftover in self.directory.glob(".*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fence = {"identity": self.identity, "attempt": self.attempt}
+        write_json(self.directory / FENCE, fence)
+
+    def _check_fence(self) -> None:
+        try:
+            fence = json.loads((self.directory / FENCE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if fence.get("identity") == self.identity and fence.get("attempt", 0) > self.attempt:
+            raise TrainerError(
+                f"attempt {self.attempt} was replaced by attempt {fence['attempt']}, which owns "
+                f"{self.directory}; nothing was written"
+            )
+
+    def _prepare(self, temporary: Path) -> None:
+        self._check_fence()
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+
+    def _publish(self, temporary: Path, name: str, manifest: Mapping[str, Any]) -> None:
+        metadata = digests(temporary, prefix=".metadata")
+        whole = {**manifest, "files": {**manifest["files"], **metadata}}
+        write_json(temporary / MANIFEST, whole)
+        self._check_fence()
+        final = self.directory / name
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        fsync_directory(self.directory)
+        remove_old(self.directory, keep=self.keep, attempt=self.attempt, identity=self.identity)
+
+    def _on_rank_0(self, action: Callable[[], None]) -> None:
+        _from_rank_0(action)
+
+    def _warn(self, message: str) -> None:
+        if dist.get_rank() == 0:
+            self.warn(message)
+
+
+def state_of(stages: Stages, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what a checkpoint holds: this rank's shards of weights and Adam's moments, by name."""
+    weights = {name: value.detach() for name, value in stages.named_parameters()}
+    moments = {
+        name: {moment: optimizer.state[value][moment] for moment in MOMENTS}
+        for name, value in stages.named_parameters()
+        if value in optimizer.state
+    }
+    return {"model": weights, "optimizer": moments}
+
+
+def prepare_moments(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Give every parameter the optimizer state that a checkpoint is read into."""
+    for group in optimizer.param_groups:
+        for value in group["params"]:
+            moments: dict[str, Tensor] = {name: torch.zeros_like(value) for name in MOMENTS}
+            count = torch.tensor(float(step), dtype=torch.float32, device=value.device)
+            optimizer.state[value] = {"step": count, **moments}
+
+
+def _from_rank_0(action: Callable[[], Value]) -> Value:
+    """Run ``action`` on rank 0; every rank gets its value, or its error."""
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = action()
+        except (TrainerError, OSError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    value: Value = outcome[0]
+    return value
+
+
+def _gathered(mine: Mapping[str, str]) -> dict[str, str]:
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, dict(mine))
+    return {name: digest for part in everyone for name, digest in part.items()}
+
+
+def _gathered_list(mine: str | None) -> list[str | None]:
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone

@@ -1,0 +1,119 @@
+"""The files of checkpoints: finding, checking and removing them, without torch.
+
+The manifest is written last, so a directory without one is not a checkpoint. It lists every file's
+digest; a checkpoint is whole exactly when all of them agree.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A checkpoint's manifest, and where it lies. ``files`` maps names to digests."""
+
+    path: Path
+    step: int
+    attempt: int
+    identity: str
+    files: Mapping[str, str]
+    notes: Mapping[str, Any]
+
+    def files_of(self, rank: int, ranks: int) -> dict[str, str]:
+        """Return the share of files that ``rank`` of ``ranks`` checks."""
+        return dict(sorted(self.files.items())[rank::ranks])
+
+
+def find(directory: Path) -> tuple[Found, ...]:
+    """Return the checkpoints with a readable manifest, the best to resume from first.
+
+    A later attempt's come before an earlier one's of more steps: they may have diverged.
+    """
+    found = [_read(path) for path in directory.glob(f"step-*/{MANIFEST}")]
+    whole = [entry for entry in found if entry is not None]
+    return tuple(sorted(whole, key=lambda entry: (entry.attempt, entry.step), reverse=True))
+
+
+def _read(path: Path) -> Found | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Found(
+            path=path.parent,
+            step=int(content["step"]),
+            attempt=int(content["attempt"]),
+            identity=str(content["identity"]),
+            files=dict(content["files"]),
+            notes=dict(content["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def digests(directory: Path, *, prefix: str) -> dict[str, str]:
+    """Return the digest of each file whose name begins with ``prefix``."""
+    return {path.name: digest(path) for path in sorted(directory.glob(f"{prefix}*"))}
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(directory: Path, files: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the first damaged file, or None."""
+    for name, expected in files.items():
+        try:
+            actual = digest(directory / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if actual != expected:
+            return f"{name} is damaged (its SHA-256 is not the manifest's)"
+    return None
+
+
+def remove_old(directory: Path, *, keep: int, attempt: int, identity: str) -> None:
+    """Keep the ``keep`` best checkpoints of this run; another run's and surplus ones go."""
+    ours: list[Found] = []
+    for found in find(directory):
+        if found.identity == identity and found.attempt > attempt:
+            continue
+        if found.identity == identity and len(ours) < max(1, keep):
+            ours.append(found)
+            continue
+        shutil.rmtree(found.path, ignore_errors=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all, and onto the disk before returning."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames in a directory survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_existing(names: Iterable[str], source: Path, target: Path) -> None:
+    """Copy those files that exist."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

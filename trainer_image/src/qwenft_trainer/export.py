@@ -1,0 +1,114 @@
+"""The finished model as a Hugging Face directory, written by all ranks together.
+
+Tensors go out in parallel through torch's own writer and are put together into files of a few
+gigabytes; configuration and tokenizer come from where the model came from. The directory appears
+under its name only when it is whole.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_saver import save
+from transformers import GenerationConfig, PretrainedConfig
+
+from qwenft_trainer.checkpoint_files import copy_existing
+from qwenft_trainer.model import FAMILIES
+from qwenft_trainer.stages import Stages
+
+FILE_BYTES = 5 * 10**9
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+SHARDED = "sharded"
+INDEX = "model.safetensors.index.json"
+
+
+def export_model(
+    stages: Stages, directory: Path, *, source: Path | None, dtype: torch.dtype
+) -> None:
+    """Write the model to ``directory``, in place of what was there. Collective.
+
+    ``source`` is the directory that tokenizer and generation settings are copied from.
+    """
+    temporary = directory.with_name(f".{directory.name}.partial")
+    if dist.get_rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    dist.barrier()
+    weights = {name: value.detach().to(dtype) for name, value in stages.named_parameters()}
+    files = file_numbers(_all_sizes(weights))
+    writer = HuggingFaceStorageWriter(
+        str(temporary),
+        fqn_to_index_mapping=files,
+        save_distributed=True,
+        enable_consolidation=True,
+    )
+    save(weights, storage_writer=writer)
+    if dist.get_rank() == 0:
+        shutil.rmtree(temporary / SHARDED, ignore_errors=True)
+        _complete(temporary, stages.config, source, dtype)
+        _replace(temporary, directory)
+    dist.barrier()
+
+
+def file_numbers(sizes: dict[str, int], limit: int = FILE_BYTES) -> dict[str, int]:
+    """Spread parameters over files of at most ``limit`` bytes; numbers from 1, in name order."""
+    number, used, numbers = 1, 0, {}
+    for name, size in sorted(sizes.items()):
+        if used and used + size > limit:
+            number, used = number + 1, 0
+        numbers[name] = number
+        used += size
+    return numbers
+
+
+def _all_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
+    mine = {name: value.numel() * value.element_size() for name, value in weights.items()}
+    everyone: list[dict[str, int]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, mine)
+    return {name: size for part in everyone for name, size in part.items()}
+
+
+def _complete(
+    directory: Path, config: PretrainedConfig, source: Path | None, dtype: torch.dtype
+) -> None:
+    settings = config.to_dict()
+    settings |= {"dtype": str(dtype).removeprefix("torch."), "use_cache": True}
+    settings["architectures"] = [f"{FAMILIES[config.model_type]}ForCausalLM"]
+    config.__class__.from_dict(settings).save_pretrained(directory)
+    if source is not None:
+        copy_existing(TOKENIZER_FILES, source, directory)
+    if not (directory / "generation_config.json").exists():
+        GenerationConfig.from_model_config(config).save_pretrained(directory)
+    _name_single_file(directory)
+
+
+def _name_single_file(directory: Path) -> None:
+    """Give a model of one file the name that needs no index."""
+    files = sorted(directory.glob("model-*.safetensors"))
+    if len(files) == 1:
+        files[0].rename(directory / "model.safetensors")
+        (directory / INDEX).unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, directory: Path) -> None:
+    """Swap the new directory in; a reader sees the old one or the new one, or, briefly, none."""
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    temporary.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""From a step's number to this rank's rows: the same samples under every plan and every attempt."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from qwenft_plan.plan import Plan
+from qwenft_trainer.batch import Batch, local_rows
+from qwenft_trainer.data import Dataset, order
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """Global batches of a dataset in the order of a seed, and this rank's share of each.
+
+    ``limit`` cuts longer samples, in tokens.
+    """
+
+    dataset: Dataset
+    plan: Plan
+    mesh: DeviceMesh
+    seed: int
+    limit: int
+    trained: Tensor
+    lengths: Tensor
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the dataset; the rest of an epoch is dropped."""
+        return len(self.dataset) // self.plan.global_batch_size
+
+    def samples(self, step: int) -> list[int]:
+        """Return the samples of optimizer step ``step`` (from 0), all ranks together."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        size = self.plan.global_batch_size
+        indices = order(len(self.dataset), seed=self.seed, epoch=epoch)
+        return [int(i) for i in indices[index * size : (index + 1) * size]]
+
+    def batch(self, samples: Sequence[int]) -> Batch:
+        """Return this rank's rows of a global batch (or of any number of samples)."""
+        padded = -(-len(samples) // self.plan.dp) * self.plan.dp
+        share = local_rows(padded, self.plan, self.mesh)
+        tokens, labels = self.dataset.rows(samples[share] or samples[:1])
+        batch = Batch.from_samples(
+            [row[: self.limit] for row in tokens], [row[: self.limit] for row in labels]
+        )
+        return batch if samples[share] else batch.untrained()
+
+    def trained_tokens(self, samples: Sequence[int]) -> int:
+        """Return how many predictions the samples train, all ranks together."""
+        return int(self.trained[list(samples)].sum())
+
+    def tokens(self, samples: Sequence[int]) -> int:
+        """Return how many real tokens the samples have, all ranks together."""
+        return int(self.lengths[list(samples)].sum())
+
+    def chunks(self) -> Iterator[list[int]]:
+        """Walk once over the dataset in its own order, a global batch at a time; for evaluation."""
+        size = self.plan.global_batch_size
+        for begin in range(0, len(self.dataset), size):
+            yield list(range(begin, min(begin + size, len(self.dataset))))
+
+
+def build_feed(
+    dataset: Dataset, plan: Plan, mesh: DeviceMesh, *, seed: int, sequence_length: int
+) -> Feed:
+    """Prepare a dataset's feed, counting each sample's trained tokens once."""
+    return Feed(
+        dataset=dataset,
+        plan=plan,
+        mesh=mesh,
+        seed=seed,
+        limit=sequence_length,
+        trained=_trained(dataset, sequence_length),
+        lengths=dataset.lengths().clamp(max=sequence_length),
+    )
+
+
+def _trained(dataset: Dataset, limit: int) -> Tensor:
+    """Count the predictions that each sample trains when cut to ``limit`` tokens, [samples]."""
+    begins, ends = dataset.offsets[:-1], dataset.offsets[1:]
+    flags = dataset.trained.long()
+    flags[begins[ends > begins]] = 0
+    sums = torch.cat((flags.new_zeros(1), flags.cumsum(0)))
+    return sums[torch.minimum(ends, begins + limit)] - sums[begins]

@@ -1,0 +1,85 @@
+"""What the built-in loop is told: the plan, the request, and who this attempt is."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenft_plan.errors import SpecError
+from qwenft_plan.plan import Plan
+from qwenft_plan.spec import FinetuneSpec
+from qwenft_trainer import planfile
+from qwenft_trainer.failure import PlanInvalid
+
+RUN_VARIABLE = "QWENFT_RUN"
+_SECTIONS = ("model", "dataset", "training")
+_MAY_CHANGE = ("epochs", "maxSteps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One attempt of one run.
+
+    ``identity`` tells runs apart: a checkpoint of another one, in the same directory, is not ours.
+    """
+
+    plan: Plan
+    spec: FinetuneSpec
+    attempt: int
+    identity: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return Path(self.spec.output.path) / "checkpoints"
+
+    @property
+    def model_directory(self) -> Path:
+        """Where the finished model goes."""
+        return Path(self.spec.output.path) / "model"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the plan and run files that the environment names.
+
+    Raises :class:`PlanInvalid` for a missing or damaged file.
+    """
+    plan = planfile.load(environ, world_size=int(environ.get("WORLD_SIZE", "1")))
+    if plan is None:
+        raise PlanInvalid(f"{planfile.VARIABLE} names no plan; the built-in loop needs one")
+    run = _read_run(environ.get(RUN_VARIABLE, ""))
+    try:
+        spec = FinetuneSpec.from_mapping(run["spec"])
+        attempt = int(environ.get("QWENFT_ATTEMPT") or 1)
+    except (SpecError, KeyError, ValueError) as error:
+        raise PlanInvalid(f"{environ.get(RUN_VARIABLE)}: {error}") from error
+    if spec.training.batch_size != plan.global_batch_size:
+        raise PlanInvalid(
+            f"the plan's global_batch_size {plan.global_batch_size} is not the request's "
+            f"training.batchSize {spec.training.batch_size}"
+        )
+    return Settings(plan=plan, spec=spec, attempt=attempt, identity=_identity(run))
+
+
+def _read_run(path: str) -> Mapping[str, Any]:
+    if not path:
+        raise PlanInvalid(f"{RUN_VARIABLE} names no run file; the built-in loop needs one")
+    try:
+        run = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanInvalid(f"{RUN_VARIABLE}: {path} cannot be read: {error}") from error
+    if not isinstance(run, dict) or not isinstance(run.get("spec"), dict):
+        raise PlanInvalid(f'{RUN_VARIABLE}: {path} must hold a JSON object with "spec"')
+    return run
+
+
+def _identity(run: Mapping[str, Any]) -> str:
+    """Hash what makes two runs the same: who asked, and for what (but not for how long)."""
+    parts = {name: run["spec"].get(name) for name in _SECTIONS}
+    training = parts["training"] or {}
+    parts["training"] = {k: v for k, v in training.items() if k not in _MAY_CHANGE}
+    text = json.dumps([run.get("uid"), parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

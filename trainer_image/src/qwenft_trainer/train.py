@@ -1,0 +1,268 @@
+"""The built-in loop: what one rank of a fine-tune does, from top to bottom.
+
+    QWENFT_PLAN=plan.json QWENFT_RUN=run.json python -m qwenft_trainer --nproc-per-node=2
+
+It reads the plan and the request, builds this rank's part of the model, resumes from the newest
+checkpoint that is whole, and then repeats: rows, forward and backward, clip, step. All ranks
+decide alike at each step (a number that is not finite, a request to stop), because what they decide
+on was reduced over all of them.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from qwenft_trainer import data
+from qwenft_trainer.checkpoint import CheckpointStore
+from qwenft_trainer.checkpoint_files import write_json
+from qwenft_trainer.export import export_model
+from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
+from qwenft_trainer.feed import Feed, build_feed
+from qwenft_trainer.generate import NEW_TOKENS, end_token, greedy, read_tokenizer
+from qwenft_trainer.mesh import build_mesh, pick_device
+from qwenft_trainer.meter import Meter
+from qwenft_trainer.model import check_config, read_config
+from qwenft_trainer.optim import build_optimizer, learning_rate, set_learning_rate, total_steps
+from qwenft_trainer.preemption import StopSignal
+from qwenft_trainer.report import Reporter
+from qwenft_trainer.settings import Settings, read_settings
+from qwenft_trainer.sources import find_model, source_of
+from qwenft_trainer.stages import Stages, build_stages
+from qwenft_trainer.weights import Fresh
+
+CHECKPOINTS = 10
+"""How many checkpoints a run makes where the request does not say."""
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for its peers before it gives the attempt up."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """Everything that the loop works on, and how far it is."""
+
+    settings: Settings
+    stages: Stages
+    optimizer: torch.optim.Optimizer
+    store: CheckpointStore
+    training: Feed
+    validation: Feed | None
+    total: int
+    meter: Meter
+    stop: StopSignal
+    model_source: Path
+    step: int = 0
+    saved: int | None = None
+    before: float | None = None
+    trained_tokens: int = 0
+    seconds_before: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+
+def main() -> None:
+    """Run one rank; raises a :class:`TrainerError` whose exit code says why it ended early."""
+    settings = read_settings()
+    torch.manual_seed(settings.spec.training.seed)
+    with StopSignal() as stop:
+        device = pick_device()
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        train(prepare(settings, stop))
+        dist.destroy_process_group()
+
+
+def prepare(settings: Settings, stop: StopSignal) -> Run:
+    """Check all inputs, build the model, and resume; nothing is trained yet."""
+    spec, plan = settings.spec, settings.plan
+    mesh = build_mesh(plan, pick_device().type)
+    directory = find_model(spec.model, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    config = read_config(directory)
+    check_config(config, spec.model.config)
+    splits = data.load(spec.dataset.path, vocab_size=int(config.vocab_size))
+    options = {"seed": spec.training.seed, "sequence_length": spec.training.sequence_length}
+    training = build_feed(splits.train, plan, mesh, **options)
+    total = total_steps(spec.training, len(splits.train))
+    validation = None
+    if splits.validation is not None:
+        validation = build_feed(splits.validation, plan, mesh, **options)
+    source = source_of(directory, seed=spec.training.seed)
+    if isinstance(source, Fresh):
+        say(f"{directory} has a config but no weights: the model starts from random ones")
+    stages = build_stages(plan, mesh, config, source)
+    run = Run(
+        settings=settings,
+        stages=stages,
+        optimizer=build_optimizer(stages, spec.training),
+        store=CheckpointStore(
+            directory=settings.checkpoints,
+            identity=settings.identity,
+            attempt=settings.attempt,
+            keep=spec.checkpoint.keep,
+            warn=say,
+        ),
+        training=training,
+        validation=validation,
+        total=total,
+        meter=Meter(settings, total=total, reporter=Reporter() if dist.get_rank() == 0 else None),
+        stop=stop,
+        model_source=directory,
+    )
+    resume(run)
+    return run
+
+
+def resume(run: Run) -> None:
+    """Go on from the newest whole checkpoint, whatever plan wrote it."""
+    run.store.claim()
+    restored = run.store.restore(run.stages, run.optimizer)
+    run.step, notes = restored.step, restored.notes
+    run.saved = restored.step or None
+    run.before = notes.get("validationLossBefore")
+    run.trained_tokens = notes.get("trainedTokens", 0)
+    run.seconds_before = notes.get("seconds", 0.0)
+    if run.step:
+        say(f"resumed after step {run.step} of {run.total}")
+
+
+def train(run: Run) -> None:
+    """Train from where the run is to its end, then export the model and report the result."""
+    spec = run.settings.spec
+    if run.before is None:
+        run.before = evaluate(run)
+    every = spec.checkpoint.every_steps
+    if every is None:
+        every = math.ceil(run.total / CHECKPOINTS)
+    run.meter.start(step=run.step, validation_loss=run.before)
+    loss = math.nan
+    while run.step < run.total:
+        loss = train_step(run)
+        if run.stop.requested_anywhere():
+            save(run)
+            raise Preempted(f"asked to stop; saved after step {run.step}", step=run.step)
+        if due(run.step, spec.training.evaluate_every_steps) and run.step < run.total:
+            run.meter.validated(evaluate(run))
+        if due(run.step, every):
+            save(run)
+    finish(run, loss)
+
+
+def train_step(run: Run) -> float:
+    """Do one optimizer step and report it; returns the mean loss of the global batch."""
+    training = run.settings.spec.training
+    samples = run.training.samples(run.step)
+    trained = run.training.trained_tokens(samples)
+    if trained == 0:
+        raise DatasetInvalid(f"step {run.step + 1} trains no token: samples {samples[:8]}")
+    rate = learning_rate(training, run.step, run.total)
+    set_learning_rate(run.optimizer, rate)
+    loss = run.stages.train_step(run.training.batch(samples), trained_tokens=trained)
+    norm = run.stages.clip(training.max_grad_norm)
+    loss_value, norm_value = torch.stack((loss, norm)).tolist()
+    if not math.isfinite(loss_value) or not math.isfinite(norm_value):
+        raise NumericError(
+            f"loss {loss_value}, gradient norm {norm_value} in step {run.step + 1} "
+            f"(samples {', '.join(map(str, samples[:8]))}, …); weights were left as they were",
+            step=run.step + 1,
+        )
+    run.optimizer.step()
+    run.stages.zero_grad()
+    run.step += 1
+    run.trained_tokens += trained
+    run.meter.stepped(
+        step=run.step,
+        epoch=run.step / run.training.steps_per_epoch,
+        loss=loss_value,
+        gradient_norm=norm_value,
+        learning_rate=rate,
+        tokens=run.training.tokens(samples),
+        checkpoint_step=run.saved,
+    )
+    return float(loss_value)
+
+
+def evaluate(run: Run) -> float | None:
+    """Return the mean loss over the validation split, or None without one. Collective."""
+    if run.validation is None:
+        return None
+    with run.meter.paused():
+        total, count = 0.0, 0
+        for samples in run.validation.chunks():
+            total += float(run.stages.loss_sum(run.validation.batch(samples)))
+            count += run.validation.trained_tokens(samples)
+    return total / max(1, count)
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint unless this step has one. Collective."""
+    if run.saved == run.step:
+        return
+    with run.meter.paused():
+        run.store.save(
+            run.stages,
+            run.optimizer,
+            run.step,
+            validationLossBefore=run.before,
+            trainedTokens=run.trained_tokens,
+            seconds=elapsed(run),
+        )
+    run.saved = run.step
+
+
+def finish(run: Run, loss: float) -> None:
+    """Export, evaluate, let the model speak, and write ``result.json``. Collective."""
+    settings = run.settings
+    save(run)
+    after = evaluate(run)
+    dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
+    export_model(run.stages, settings.model_directory, source=run.model_source, dtype=dtype)
+    result = {
+        "validationLossBefore": run.before,
+        "validationLossAfter": after,
+        "finalLoss": None if math.isnan(loss) else loss,
+        "steps": run.step,
+        "trainedTokens": run.trained_tokens,
+        "tokensPerSecond": run.meter.tokens_per_second,
+        "memoryGiB": run.meter.memory_gib,
+        "seconds": elapsed(run),
+        "outputPath": str(settings.model_directory),
+        "sample": sample(run),
+    }
+    if dist.get_rank() == 0:
+        write_json(Path(settings.spec.output.path) / "result.json", result)
+        say(f"finished {run.step} steps: validation loss {run.before} -> {after}")
+    run.meter.finish(result, validation_loss=after, step=run.step, checkpoint_step=run.saved)
+
+
+def sample(run: Run) -> dict[str, str] | None:
+    """Continue a validation sample's first half, as text; None without a tokenizer. Collective."""
+    tokenizer = read_tokenizer(run.settings.model_directory)
+    if tokenizer is None:
+        return None
+    tokens, _ = (run.validation or run.training).dataset.rows([0])
+    prompt = tokens[0][: min(64, max(1, len(tokens[0]) // 2))].tolist()
+    end = end_token(run.stages.config)
+    answer = greedy(run.stages, prompt, count=NEW_TOKENS, end=end)
+    text = {"prompt": tokenizer.decode(prompt), "continuation": tokenizer.decode(answer)}
+    say(f"sample: {text['prompt']!r} -> {text['continuation']!r}")
+    return text
+
+
+def due(step: int, every: int | None) -> bool:
+    """Tell whether something that happens every so many steps happens after ``step``."""
+    return every is not None and every > 0 and step % every == 0
+
+
+def elapsed(run: Run) -> float:
+    """Return the seconds that this run has taken, earlier attempts included."""
+    return run.seconds_before + time.monotonic() - run.began
+
+
+def say(message: str) -> None:
+    """Print a line once."""
+    if dist.get_rank() == 0:
+        print(message, flush=True)  # noqa: T201 - the log of the pod
