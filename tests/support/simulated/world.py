@@ -1,0 +1,222 @@
+"""The store behind the operator's port: objects, versions, and deliberate crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from simulated.builders import node_body, run_body
+
+from qwenft_operator import names
+from qwenft_operator.clock import format_time
+from qwenft_operator.port import Conflict, Identity, Refused
+from qwenft_operator.reconcile import Key, Reconciler
+from qwenft_operator.reports import Reports
+from qwenft_operator.run import Settings
+from qwenft_plan.progress import Progress
+from simulated.controllers import Controllers, Program
+
+Body = dict[str, Any]
+Place = tuple[str, str, str]
+
+LONGEST_LIFE = 3000
+START = 1_800_000_000.0
+
+
+class Crash(BaseException):
+    """The operator's process dies here."""
+
+
+class World:
+    """A cluster whose clock moves by whole seconds when it is told to."""
+
+    def __init__(self, nodes: Iterable[str] = ("node-1", "node-2")) -> None:
+        self.now = START
+        self.objects: dict[Place, Body] = {}
+        self.events: list[Body] = []
+        self.writes: list[str] = []
+        self.crash_at: int | None = None
+        """Ordinal of the write around which the process dies; even: before it, odd: after it."""
+        self.refusals: dict[str, str] = {}
+        """Kind → why the apiserver refuses it."""
+        self.tokens: dict[str, Identity] = {}
+        self.reports = Reports()
+        self.settings = Settings()
+        self._counter = 0
+        self._controllers = Controllers(self)
+        for name in nodes:
+            self.put(node_body(name))
+        self.put({"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "team"}})
+        self.reconciler = self.new_process()
+
+    # The operator's process.
+
+    def new_process(self) -> Reconciler:
+        """Start the operator anew: nothing in memory survives."""
+        self.reports = Reports()
+        return Reconciler(
+            self, settings=self.settings, reports=self.reports, clock=lambda: self.now
+        )
+
+    def reconcile(self, name: str = "tiny", namespace: str = "team") -> float | None:
+        """Look at a run once; a crash restarts the process and counts as a look."""
+        try:
+            return asyncio.run(self._look(Key(namespace, name)))
+        except Crash:
+            self.crash_at = None
+            self.reconciler = self.new_process()
+            return 0.0
+
+    async def _look(self, key: Key) -> float | None:
+        return await self.reconciler(key)
+
+    def settle(self, name: str = "tiny") -> None:
+        """Look at a run until it asks for no further look at once."""
+        for _ in range(20):
+            if self.reconcile(name) != 0.0:
+                return
+        raise AssertionError(f"{name} never settles")
+
+    def tick(self, name: str = "tiny") -> None:
+        """Let a second pass, and everything happen that happens in it."""
+        self.now += 1.0
+        self._controllers.step()
+        self.settle(name)
+
+    def live_until(self, *phases: str, name: str = "tiny", seconds: int = LONGEST_LIFE) -> Body:
+        """Let time pass until the run is in one of ``phases``; return its status."""
+        for _ in range(seconds):
+            status = self.status(name)
+            if status.get("phase") in phases:
+                return status
+            self.tick(name)
+        raise AssertionError(f"{name} never came to {phases}: {self.status(name)}")
+
+    # What users and tests do.
+
+    def submit(self, name: str = "tiny", **sections: Any) -> Body:
+        """Create a run."""
+        return self.put(run_body(name, **sections))
+
+    def edit(self, name: str = "tiny", **sections: Mapping[str, Any]) -> None:
+        """Change sections of the spec, as ``kubectl patch`` does."""
+        body = self.objects[names.KIND, "team", name]
+        for key, value in sections.items():
+            body["spec"][key] = body["spec"].get(key, {}) | dict(value)
+        body["metadata"]["generation"] += 1
+
+    def program(self, program: Program) -> None:
+        """Set what every trainer pod does from now on."""
+        self._controllers.program = program
+
+    def report(self, step: int, *, attempt: int | None = None, name: str = "tiny") -> None:
+        """Deliver a progress report to the running process."""
+        uid = self.objects[names.KIND, "team", name]["metadata"]["uid"]
+        attempt = attempt or self.status(name).get("attempt", 0)
+        self.reports.put(uid, Progress(attempt=attempt, step=step, total_steps=100, loss=2.0))
+
+    def lose(self, node: str) -> None:
+        """Cut a node off: its kubelet falls silent, its pods' conditions turn unknown."""
+        self.objects["Node", "", node] = node_body(node, ready=False)
+
+    def status(self, name: str = "tiny") -> Body:
+        """Return the status of a run, empty before the first write."""
+        body = self.objects.get((names.KIND, "team", name))
+        return {} if body is None else body.get("status", {})
+
+    def condition(self, kind: str, name: str = "tiny") -> str:
+        """Return the status of one condition."""
+        found = {item["type"]: item["status"] for item in self.status(name)["conditions"]}
+        return str(found[kind])
+
+    def of_kind(self, kind: str) -> list[Body]:
+        """Return all objects of a kind."""
+        return [body for place, body in sorted(self.objects.items()) if place[0] == kind]
+
+    # The store.
+
+    def put(self, body: Body) -> Body:
+        """Store a new object as the apiserver does."""
+        self._counter += 1
+        metadata = body["metadata"] = dict(body["metadata"])
+        metadata.setdefault("uid", f"uid-{self._counter}")
+        metadata.setdefault("creationTimestamp", format_time(self.now))
+        metadata["resourceVersion"] = str(self._counter)
+        metadata.setdefault("generation", 1)
+        self.objects[body["kind"], metadata.get("namespace", ""), metadata["name"]] = body
+        return body
+
+    def touch(self, body: Body) -> None:
+        """Give a changed object its next version."""
+        self._counter += 1
+        body["metadata"]["resourceVersion"] = str(self._counter)
+
+    def _write(self, what: str) -> None:
+        if self.crash_at == 2 * len(self.writes):
+            raise Crash(what)
+        self.writes.append(what)
+
+    def _written(self) -> None:
+        if self.crash_at == 2 * len(self.writes) - 1:
+            raise Crash(self.writes[-1])
+
+    # The operator's port.
+
+    async def get(self, kind: str, namespace: str, name: str) -> Body | None:
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def list(
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> tuple[Body, ...]:
+        wanted = dict(part.split("=") for part in labels.split(",") if part)
+        return tuple(
+            copy.deepcopy(body)
+            for body in self.of_kind(kind)
+            if namespace in ("", body["metadata"].get("namespace", ""))
+            and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+            and not (fields and body.get("status", {}).get("phase") in ("Succeeded", "Failed"))
+        )
+
+    async def apply(self, manifest: Mapping[str, Any]) -> None:
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        self._write(f"apply {kind}/{metadata['name']}")
+        if kind in self.refusals:
+            raise Refused(f"{kind} {metadata['name']}", self.refusals[kind])
+        old = self.objects.get((kind, metadata["namespace"], metadata["name"]))
+        if old is None:
+            self.put(copy.deepcopy(dict(manifest)))
+        elif kind == "ConfigMap" and old["data"] != manifest["data"]:
+            raise Refused(f"{kind} {metadata['name']}", "data: field is immutable")
+        elif kind == "Job" and old["spec"] != manifest["spec"]:
+            raise Refused(f"{kind} {metadata['name']}", "spec.template: field is immutable")
+        self._written()
+
+    async def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str, grace: int | None
+    ) -> None:
+        self._write(f"delete {kind}/{name}")
+        body = self.objects.get((kind, namespace, name))
+        if body is not None and body["metadata"]["uid"] == uid:
+            self._controllers.delete(body, grace)
+        self._written()
+
+    async def replace_status(self, body: Mapping[str, Any]) -> None:
+        metadata = body["metadata"]
+        self._write(f"status {metadata['name']} {body['status']['phase']}")
+        stored = self.objects.get((names.KIND, metadata["namespace"], metadata["name"]))
+        if stored is not None:
+            if stored["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+                raise Conflict(metadata["name"])
+            stored["status"] = copy.deepcopy(dict(body["status"]))
+            self.touch(stored)
+        self._written()
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        assert namespace == body["metadata"]["namespace"]
+        self.events.append(dict(body))
+
+    async def review_token(self, token: str, audience: str) -> Identity | None:
+        assert audience == names.AUDIENCE
+        return self.tokens.get(token)
