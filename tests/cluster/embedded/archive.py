@@ -1,7 +1,8 @@
 """Small OCI archives, written here: containerd imports them and so learns of an image.
 
-For an image whose layers are linked into the snapshots, no layer is carried: each layer's place is taken by a
-short text, never unpacked, for the chain of ``diff_ids`` in the configuration names snapshots that are there.
+For an image whose layers are linked into the snapshots, no layer is carried: each layer's place is
+taken by a short text, never unpacked, for the chain of ``diff_ids`` in the configuration names
+snapshots that are there.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def stand_ins(diff_ids: tuple[str, ...]) -> tuple[Blob, ...]:
 
 
 def write(target: Path, name: str, config: bytes, layers: tuple[Blob, ...]) -> None:
-    """Write an OCI archive with one image of that name; ``config`` is its configuration document."""
+    """Write an OCI archive of one image; ``config`` is its configuration document."""
     config_blob = Blob(media_type=CONFIG_TYPE, content=config)
     manifest = {
         "schemaVersion": 2,

@@ -1,8 +1,8 @@
 """The programs of the cluster: Go products built from the module proxy, Debian packages by apt-get.
 
-Each product lies under ``bin/NAME-VERSION-PIN`` of the cache, PIN being a hash over its Go folder, so that a
-changed pin or source is built anew and nothing else is. A build goes to a folder of another name that is
-renamed at the end: a cut-off build leaves nothing that looks finished.
+Each product lies under ``bin/NAME-VERSION-PIN`` of the cache, PIN being a hash over its Go folder,
+so that a changed pin or source is built anew and nothing else is. A build goes to a folder of
+another name that is renamed at the end: a cut-off build leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def missing_packages(packages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def install_packages(layout: Layout, packages: tuple[str, ...]) -> None:
-    """Install the missing Debian packages; does nothing, and needs no network, where none is missing."""
+    """Install the missing Debian packages; with none missing it needs no network."""
     missing = missing_packages(packages)
     if not missing:
         return

@@ -1,7 +1,8 @@
-"""The cluster's own authority and the certificate of each of its clients, made by the ``openssl`` program.
+"""The cluster's own authority and each client's certificate, made by the ``openssl`` program.
 
-Python 3.13 verifies strictly: the authority carries a critical keyUsage, and every leaf subject and authority
-key identifiers, basicConstraints and keyUsage. Keys are P-256: made in milliseconds, and good for tokens too.
+Python 3.13 verifies strictly: the authority carries a critical keyUsage, and every leaf subject and
+authority key identifiers, basicConstraints and keyUsage. Keys are P-256: made in milliseconds, and
+good for tokens too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ from embedded import network
 from embedded.stages import run
 
 DAYS = 365
+AUTHORITY_CONFIG = """\
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = qwenft embedded cluster
+[extensions]
+basicConstraints = critical, CA:true
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,25 +71,6 @@ def leaves(nodes: tuple[str, ...]) -> tuple[Leaf, ...]:
     )
 
 
-def authority_config() -> str:
-    """Return the openssl configuration of the self-signed authority."""
-    return "\n".join(
-        [
-            "[req]",
-            "prompt = no",
-            "distinguished_name = name",
-            "x509_extensions = extensions",
-            "[name]",
-            "CN = qwenft embedded cluster",
-            "[extensions]",
-            "basicConstraints = critical, CA:true",
-            "keyUsage = critical, keyCertSign, cRLSign",
-            "subjectKeyIdentifier = hash",
-            "",
-        ]
-    )
-
-
 def leaf_config(leaf: Leaf) -> str:
     """Return the openssl configuration of one leaf: its name and its extensions."""
     usage = "serverAuth, clientAuth" if leaf.names else "clientAuth"
@@ -109,9 +103,16 @@ def _key(path: Path) -> None:
 
 def _make_authority(folder: Path) -> None:
     _key(folder / "ca.key")
-    (folder / "ca.cnf").write_text(authority_config(), encoding="utf-8")
+    (folder / "ca.cnf").write_text(AUTHORITY_CONFIG, encoding="utf-8")
     request = ["openssl", "req", "-x509", "-new", "-sha256", "-days", str(DAYS)]
-    files = ["-key", folder / "ca.key", "-config", folder / "ca.cnf", "-out", folder / "ca.crt"]
+    files: list[str | Path] = [
+        "-key",
+        folder / "ca.key",
+        "-config",
+        folder / "ca.cnf",
+        "-out",
+        folder / "ca.crt",
+    ]
     run([*request, *files])
 
 
@@ -122,15 +123,21 @@ def issue(folder: Path, leaf: Leaf) -> None:
     _key(key)
     config.write_text(leaf_config(leaf), encoding="utf-8")
     run(["openssl", "req", "-new", "-sha256", "-key", key, "-config", config, "-out", request])
-    signing = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial"]
-    extensions = ["-extfile", config, "-extensions", "extensions"]
+    signing: list[str | Path] = [
+        "-CA",
+        folder / "ca.crt",
+        "-CAkey",
+        folder / "ca.key",
+        "-CAcreateserial",
+    ]
+    extensions: list[str | Path] = ["-extfile", config, "-extensions", "extensions"]
     out = stem.with_name(f"{leaf.file}.crt")
     days = ["-sha256", "-days", str(DAYS)]
     run(["openssl", "x509", "-req", "-in", request, *signing, *extensions, *days, "-out", out])
 
 
 def make_all(folder: Path, nodes: tuple[str, ...]) -> None:
-    """Make a fresh set of certificates, and the key that signs service account tokens (``tokens.key``, ``.pub``)."""
+    """Make a fresh set of certificates, and ``tokens.key``, which signs service account tokens."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     _make_authority(folder)

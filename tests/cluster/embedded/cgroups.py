@@ -1,9 +1,10 @@
-"""The control groups of a node: one tree a node, in every controller (v1) or in the one hierarchy (v2)."""
+"""The control groups of a node: one tree a node in every v1 controller, or in the v2 hierarchy."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 from embedded.stages import wait_until
@@ -13,7 +14,7 @@ _INHERITED = ("cpuset.cpus", "cpuset.mems")
 
 
 def hierarchies(mount: Path = MOUNT) -> tuple[Path, ...]:
-    """Return the top of every hierarchy that the kubelet looks at, its nameless ``systemd`` one too."""
+    """Return the top of every hierarchy that the kubelet looks at (``systemd`` is one)."""
     if (mount / "cgroup.controllers").exists():
         return (mount,)
     return tuple(
@@ -51,8 +52,7 @@ def _remove_tree(folder: Path) -> bool:
 
 
 def remove(node: str, mount: Path = MOUNT) -> None:
-    """Remove the node's groups; its processes have been killed, the kernel may still be burying them."""
+    """Remove the node's groups; the kernel may still be burying the processes killed in them."""
     for folder in folders(node, mount):
-        wait_until(
-            lambda place=folder: _remove_tree(place), seconds=15, what=f"the removal of {folder}"
-        )
+        gone = partial(_remove_tree, folder)
+        wait_until(gone, seconds=15, what=f"the removal of {folder}")

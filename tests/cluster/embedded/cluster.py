@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +26,14 @@ from embedded import (
     storage,
     versions,
 )
-from embedded.layout import Layout
+from embedded.layout import Layout, exclusive
+from embedded.node import Node
 from embedded.stages import StageError, direct_environment, run, stage, wait_until
 
 NODES = 2
 _MADE = "made-folders.json"
+_IDENTITY = "started-from.json"
+_AGAIN = "run `make cluster-down`, then the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +60,22 @@ class Cluster:
             layout=self.layout, programs=self.programs, loss=self.loss
         )
 
-    def node(self, index: int) -> node.Node:
+    def node(self, index: int) -> Node:
         """Return node ``index``, counting from 1."""
-        return node.Node(index=index, count=NODES, layout=self.layout, loss=self.loss)
+        return Node(index=index, count=NODES, layout=self.layout, loss=self.loss)
 
     @property
-    def nodes(self) -> tuple[node.Node, ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """All nodes."""
         return tuple(self.node(index) for index in range(1, NODES + 1))
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
-        """Run kubectl as administrator and return what it printed; ``StageError`` where it fails."""
-        command = [self.programs["kubectl"], f"--kubeconfig={self.layout.kubeconfig}", *words]
+        """Run kubectl as administrator and return its output; ``StageError`` where it fails."""
+        command: list[str | Path] = [
+            self.programs["kubectl"],
+            f"--kubeconfig={self.layout.kubeconfig}",
+            *words,
+        ]
         return run(command, stdin=stdin, environment=direct_environment())
 
     def apply(self, objects: list[dict[str, object]]) -> None:
@@ -109,7 +117,7 @@ class Cluster:
         network.set_link(index, up=False)
 
     def join_link(self, index: int) -> None:
-        """Join a cut-off node again: the route to its pods fell with the link."""
+        """Join a cut-off node again."""
         network.set_link(index, up=True)
 
     def recycle_volumes(self) -> tuple[str, ...]:
@@ -133,34 +141,69 @@ def is_healthy(cluster: Cluster) -> bool:
         return False
 
 
+def identity(cluster: Cluster) -> str:
+    """Return what a running cluster was started from: its programs and its timings."""
+    programs = sorted(str(path) for path in cluster.programs.values())
+    return json.dumps({"programs": programs, "loss": repr(cluster.loss)}, indent=1)
+
+
 def up(cluster: Cluster) -> None:
-    """Bring the cluster up: build what is missing, reuse a healthy one, and replace a half-dead one."""
-    pins = versions.load()
-    binaries.install_packages(cluster.layout, pins.packages)
-    binaries.build_all(cluster.layout, pins)
-    if is_healthy(cluster):
+    """Bring the cluster up: build what is missing, reuse a healthy one, replace a half-dead one."""
+    if os.geteuid() != 0:
+        raise StageError(
+            "the embedded cluster needs root", remedy="run as root, or set KUBECONFIG to a cluster"
+        )
+    with exclusive(cluster.layout):
+        pins = versions.load()
+        binaries.install_packages(cluster.layout, pins.packages)
+        binaries.build_all(cluster.layout, pins)
+        if not _repaired(cluster):
+            _stop(cluster)
+            _start(cluster)
         cluster.recycle_volumes()
-        return
-    down(cluster)
+
+
+def _repaired(cluster: Cluster) -> bool:
+    """Whether the cluster that is there will do, after lost nodes were brought back."""
+    started_from = cluster.layout.run / _IDENTITY
+    if not started_from.exists() or started_from.read_text(encoding="utf-8") != identity(cluster):
+        return False
+    if not control_plane.is_running(cluster.layout):
+        return False
+    if is_healthy(cluster):
+        return True
     try:
-        _start(cluster)
-    except BaseException:
-        # Whatever stopped it, nothing half made is left running.
-        with contextlib.suppress(StageError):
-            down(cluster)
-        raise
+        with stage("bring lost nodes back"):
+            for each in cluster.nodes:
+                cluster.start_node(each.index)
+                network.set_link(each.index, up=True)
+            wait_until(lambda: _all_ready(cluster), seconds=60, what="readiness", every=0.3)
+    except StageError as error:
+        print(f"  {error}: starting afresh", flush=True)
+        return False
+    return True
 
 
 def _start(cluster: Cluster) -> None:
+    try:
+        _start_stages(cluster)
+    except BaseException:
+        # Whatever stopped it, nothing half made is left running.
+        with contextlib.suppress(StageError):
+            _stop(cluster)
+        raise
+
+
+def _start_stages(cluster: Cluster) -> None:
     layout = cluster.layout
     with stage("network, certificates"):
         network.load_modules()
         network.check_free()
         _fresh_state(cluster)
         network.create_bridge()
-    with stage("control plane"):
+    with stage("control plane", remedy=_AGAIN):
         control_plane.start(cluster.plane)
-    with stage("nodes"):
+    with stage("nodes", remedy=_AGAIN):
         for each in cluster.nodes:
             node.start(each, cluster.programs)
             _import_pause(each, cluster.programs["pause"])
@@ -175,6 +218,7 @@ def _start(cluster: Cluster) -> None:
         )
     with stage("default service account"):
         wait_until(lambda: _has_account(cluster), seconds=60, what="the default service account")
+    (layout.run / _IDENTITY).write_text(identity(cluster), encoding="utf-8")
 
 
 def _all_ready(cluster: Cluster) -> bool:
@@ -194,6 +238,9 @@ def _fresh_state(cluster: Cluster) -> None:
     """Forget the last cluster but for the images on its nodes."""
     layout = cluster.layout
     shutil.rmtree(layout.volumes, ignore_errors=True)
+    for service in (*control_plane.COMPONENTS, *(f"{each.name}.*" for each in cluster.nodes)):
+        for log in layout.logs.glob(f"{service}.log"):
+            log.unlink()
     for each in cluster.nodes:
         for place in ("kubelet", "pods", "etc"):
             shutil.rmtree(each.folder / place, ignore_errors=True)
@@ -207,7 +254,7 @@ def _fresh_state(cluster: Cluster) -> None:
         Path(place).mkdir(parents=True)
 
 
-def _import_pause(each: node.Node, program: Path) -> None:
+def _import_pause(each: Node, program: Path) -> None:
     """Give a node the image of every pod's first container."""
     file = each.folder / "pause.tar"
     config, layer = archive.one_program(program)
@@ -217,10 +264,17 @@ def _import_pause(each: node.Node, program: Path) -> None:
 
 
 def provide_images(cluster: Cluster) -> None:
-    """Build the project's images where they changed, and give them to every node of the running cluster."""
-    pins = versions.load()
-    binaries.install_packages(cluster.layout, pins.packages)
-    images.build_all(cluster.layout, pins)
+    """Build the images that changed and give them to every node of the running cluster."""
+    with exclusive(cluster.layout):
+        pins = versions.load()
+        binaries.install_packages(cluster.layout, pins.packages)
+        images.build_all(cluster.layout, pins)
+        _deliver(cluster)
+
+
+def _deliver(cluster: Cluster) -> None:
+    if not all(node.is_running(each) for each in cluster.nodes):
+        raise StageError("the images are built, but no cluster runs", remedy="run the verb `up`")
     storage_folder = cluster.layout.images / "storage"
     names = (images.BASE, *(recipe.name for recipe in images.RECIPES))
     built = [images.stored(storage_folder, name) for name in names]
@@ -231,13 +285,18 @@ def provide_images(cluster: Cluster) -> None:
         if delivery.delivered(each).get(image.name) != image.digest
     ]
     if missing:
-        with stage("images to the nodes"):
+        with stage("images to the nodes", remedy=_AGAIN):
             for each, image in missing:
                 delivery.deliver(each, image)
 
 
 def down(cluster: Cluster) -> None:
-    """End every process by its recorded id and undo what was done to this machine; the run folder stays."""
+    """End every process by its recorded id and undo all but the run folder."""
+    with exclusive(cluster.layout):
+        _stop(cluster)
+
+
+def _stop(cluster: Cluster) -> None:
     layout = cluster.layout
     if not processes.recorded(layout.processes) and not network.bridge_exists():
         return
@@ -253,5 +312,6 @@ def down(cluster: Cluster) -> None:
             with contextlib.suppress(OSError):
                 Path(place).rmdir()
         made.unlink(missing_ok=True)
+        (layout.run / _IDENTITY).unlink(missing_ok=True)
         for entry in layout.processes.glob("*"):
             entry.unlink()

@@ -1,4 +1,4 @@
-"""What each component is told, as pure functions: kubeconfigs, flags, kubelet, proxy, containerd, CNI, DNS.
+"""What each component is told, as pure functions: flags, kubeconfigs and configuration files.
 
 Kubernetes reads JSON wherever it reads YAML, so nothing here needs a YAML library.
 """
@@ -17,8 +17,8 @@ from embedded import network
 class NodeLoss:
     """How quickly a lost node is noticed; all in seconds.
 
-    ``monitor_grace`` until the node counts as lost, ``toleration`` from then until its pods are evicted,
-    ``status_update`` and ``lease`` between and for the node's signs of life.
+    ``monitor_grace`` until the node counts as lost, ``toleration`` from then until its pods are
+    evicted, ``status_update`` and ``lease`` between and for the node's signs of life.
     """
 
     monitor_period: int
@@ -105,7 +105,7 @@ def apiserver_flags(certificates: Path, loss: NodeLoss) -> list[str]:
 
 
 def controller_manager_flags(certificates: Path, loss: NodeLoss) -> list[str]:
-    """Return the controller manager's flags; the client limits are raised so that 1,000 pods take seconds."""
+    """Return the controller manager's flags; limits are raised so that 1,000 pods take seconds."""
     return [
         f"--kubeconfig={certificates}/controller-manager.kubeconfig",
         f"--service-account-private-key-file={certificates}/tokens.key",
@@ -141,7 +141,8 @@ def kubelet(
 ) -> str:
     """Return the kubelet's configuration.
 
-    ``reserved_mebibytes`` is withheld from what pods may ask for: every node sees the whole machine's memory.
+    ``reserved_mebibytes`` is withheld from what pods may ask for: every node sees the whole
+    machine's memory.
     """
     document = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -202,15 +203,15 @@ def proxy(certificates: Path, name: str) -> str:
 
 
 def containerd(root: Path, cni: Path, pause_image: str) -> str:
-    """Return containerd's configuration: images on disk, everything that dies with the node under /run."""
+    """Return containerd's configuration: images on disk, what dies with the node under /run."""
+    snapshotters = ("aufs", "btrfs", "devmapper", "zfs")
+    unused = [f"io.containerd.snapshotter.v1.{name}" for name in snapshotters]
     return "\n".join(
         [
             "version = 2",
             f"root = {json.dumps(str(root))}",
             'state = "/run/containerd"',
-            'disabled_plugins = ["io.containerd.snapshotter.v1.aufs", '
-            '"io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", '
-            '"io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]',
+            f"disabled_plugins = {json.dumps(unused)}",
             "[grpc]",
             'address = "/run/containerd/containerd.sock"',
             '[plugins."io.containerd.grpc.v1.cri"]',
@@ -230,7 +231,7 @@ def containerd(root: Path, cni: Path, pause_image: str) -> str:
 
 
 def cni(index: int) -> str:
-    """Return the pod network of node ``index``: a bridge of its own, addresses from its own range."""
+    """Return node ``index``'s pod network: a bridge and a range of addresses of its own."""
     ranges = [[{"subnet": network.pod_network(index)}]]
     bridge = {
         "type": "bridge",

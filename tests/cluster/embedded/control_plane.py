@@ -1,7 +1,7 @@
 """etcd, API server, controller manager, scheduler and name server, as processes of the host.
 
-They listen on loopback and on the cluster's bridge only. etcd keeps its data in memory: the cluster does not
-outlive ``down``, and deletes on disk are slow.
+They listen on loopback and on the cluster's bridge only. etcd keeps its data in memory: the cluster
+does not outlive ``down``, and deletes on disk are slow.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ControlPlane:
 
 
 def write_kubeconfigs(layout: Layout, clients: tuple[str, ...]) -> None:
-    """Write one kubeconfig a client beside the certificates, the administrator's also in the run folder."""
+    """Write each client's kubeconfig, the administrator's also in the run folder."""
     for client in clients:
         file = layout.certificates / f"{client}.kubeconfig"
         file.touch(mode=0o600)

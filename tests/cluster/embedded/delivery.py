@@ -1,8 +1,8 @@
-"""Giving a node an image without copying it: the builder's layers, hard-linked into containerd's snapshots.
+"""Giving a node an image without copying it, by hard links from the builder's layers.
 
-Each layer becomes the snapshot that its chain of digests names; an archive of a few kilobytes then tells
-containerd of the image, which finds its snapshots already there. Both stores lie in the cache folder, on one
-file system. 5.6 GB take seconds this way.
+Each layer becomes the snapshot that its chain of digests names; an archive of a few kilobytes then
+tells containerd of the image, which finds its snapshots already there. Both stores lie in the cache
+folder, on one file system. 5.6 GB take seconds this way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BOTTOM = re.compile(r"^mount -t bind (\S+) ", re.MULTILINE)
 
 
 def snapshot_folder(mounts: str) -> Path:
-    """Return the folder that a new snapshot's files go to, from the mount command that ``ctr`` prints.
+    """Return where a new snapshot's files go, from the mount command that ``ctr`` prints.
 
     Raises ``ValueError`` where it names none.
     """
@@ -80,7 +80,7 @@ def deliver(target: node.Node, image: images.Stored) -> bool:
 
 
 def _release(target: node.Node, names: tuple[str, ...]) -> None:
-    """From here on the image keeps its snapshots; containerd may collect those of a replaced image."""
+    """Leave the snapshots to their image, so that those of a replaced one are collected."""
     for name in names:
         node.ctr(target, "snapshots", "label", name, "containerd.io/gc.root=")
 

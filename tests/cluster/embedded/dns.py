@@ -1,4 +1,4 @@
-"""The cluster's name server: CoreDNS on the host's side of the bridge, behind the usual Service ``kube-dns``."""
+"""The cluster's name server: CoreDNS on the host's side of the bridge, behind ``kube-dns``."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def objects() -> list[dict[str, object]]:
         {"name": "dns", "port": 53, "protocol": "UDP"},
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
     ]
-    service = {
+    service: dict[str, object] = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": _LABELS},
         "spec": {"clusterIP": network.DNS_SERVICE_ADDRESS, "ports": ports},
     }
     slice_labels = {"kubernetes.io/service-name": "kube-dns"}
-    endpoints = {
+    endpoints: dict[str, object] = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": "kube-dns-host", "namespace": "kube-system", "labels": slice_labels},

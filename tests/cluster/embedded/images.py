@@ -1,7 +1,7 @@
-"""The project's images, built from their plain Dockerfiles by buildah, on a base made by mmdebstrap.
+"""The project's images, built from plain Dockerfiles by buildah on a base made by mmdebstrap.
 
-buildah keeps to a storage of its own in the cache. An image whose inputs have not changed (``key``) is not
-built again; one whose sources alone changed keeps its layer of dependencies.
+buildah keeps to a storage of its own in the cache. An image whose inputs have not changed (``key``)
+is not built again; one whose sources alone changed keeps its layer of dependencies.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """A built image: its name, its digest, its configuration document and its layers, lowest first."""
+    """A built image; ``config`` is its configuration document, the lowest layer comes first."""
 
     name: str
     digest: str
@@ -80,7 +80,7 @@ def _files(root: Path, inputs: tuple[str, ...]) -> list[Path]:
 
 
 def key(recipe: Recipe, base_key: str, root: Path = REPOSITORY) -> str:
-    """Return a hash over everything that the image is made of: names, contents, and the base's key."""
+    """Return a hash over everything that the image is made of, by name and content."""
     digest = hashlib.sha256(f"{recipe.name}\0{base_key}\0".encode())
     for file in _files(root, (recipe.dockerfile, *recipe.inputs)):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -95,10 +95,10 @@ def base_key(versions: Versions) -> str:
 
 
 def index_lines(settings: Mapping[str, str]) -> str:
-    """Return the shell lines that point pip and uv, inside a build, to this machine's package index.
+    """Return the shell lines that point pip and uv, in a build, to this machine's index.
 
-    ``settings`` are pip's (``index-url``, ``extra-index-url``, ``trusted-host``); the certificates lie at
-    ``/run/secrets/ca``.
+    ``settings`` are pip's (``index-url``, ``extra-index-url``, ``trusted-host``); the certificates
+    lie at ``/run/secrets/ca``.
     """
     lines = {
         "SSL_CERT_FILE": "/run/secrets/ca",
@@ -147,7 +147,7 @@ def _buildah(layout: Layout, *words: str | Path) -> list[str | Path]:
 
 
 def _state_file(layout: Layout) -> Path:
-    return layout.images / "built.json"
+    return layout.images / "storage" / "built.json"
 
 
 def _built(layout: Layout) -> dict[str, str]:
@@ -177,7 +177,14 @@ def build_base(layout: Layout, versions: Versions) -> None:
         f"image {BASE}", remedy="is the Debian mirror reachable? QWENFT_DEBIAN_MIRROR names another"
     ):
         customize = f"--customize-hook={_CUSTOMIZE}"
-        command = ["mmdebstrap", *flags, customize, versions.base_suite, archive, *mirror]
+        command: list[str | Path] = [
+            "mmdebstrap",
+            *flags,
+            customize,
+            versions.base_suite,
+            archive,
+            *mirror,
+        ]
         run(command, log=log)
         container = run(_buildah(layout, "from", "scratch")).strip()
         run(_buildah(layout, "add", "--quiet", container, archive, "/"), log=log)

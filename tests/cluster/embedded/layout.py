@@ -1,12 +1,15 @@
-"""Where the embedded cluster keeps its files: everything under one cache folder, outside the checkout.
+"""Where the embedded cluster keeps its files: one cache folder, outside the checkout.
 
-``bin/`` and ``images/`` outlive the cluster (builds, by version); ``embedded/`` is the run folder: it holds
-the state of the cluster, and ``down`` leaves it as the only trace.
+``bin/`` and ``images/`` outlive the cluster (builds, by version); ``embedded/`` is the run folder:
+it holds the state of the cluster, and ``down`` leaves it as the only trace.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +61,24 @@ class Layout:
         return self.run / "volumes"
 
     def node(self, name: str) -> Path:
-        """The folder of one node: container images, kubelet state, pod logs."""
+        """Return the folder of one node: container images, kubelet state, pod logs."""
         return self.run / "nodes" / name
+
+
+@contextmanager
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Hold the cache alone: a second command that changes the cluster or the images waits.
+
+    The kernel lets go of the lock when its holder ends, however it ends.
+    """
+    layout.cache.mkdir(parents=True, exist_ok=True)
+    with (layout.cache / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("  waiting for another command that holds the cache …", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def from_environment() -> Layout:

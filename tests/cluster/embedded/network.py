@@ -1,11 +1,11 @@
 """Addresses of the cluster, and the bridge on the host that joins it.
 
-    10.90.0.1      the bridge on this machine: API server and name server listen here, and nowhere else
-    10.90.0.10+i   node i
-    10.88.i.0/24   pods of node i
-    10.89.0.0/16   services; .0.1 is the API server, .0.10 the name server
+    10.90.0.1      the bridge on this machine: API server and name server listen here, and nowhere
+    else 10.90.0.10+i   node i 10.88.i.0/24   pods of node i 10.89.0.0/16   services; .0.1 is the
+    API server, .0.10 the name server
 
-Nodes know each other's pods by static routes. The host forwards nothing and its packet filter stays untouched.
+Nodes know each other's pods by static routes. The host forwards nothing and its packet filter stays
+untouched.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def link(index: int) -> str:
 
 
 def overlapping(routes: list[dict[str, object]]) -> tuple[str, ...]:
-    """Return those routes of this machine, other than the cluster's own, that overlap its networks."""
+    """Return this machine's routes, bar the cluster's own, that overlap its networks."""
     ours = [ipaddress.ip_network(text) for text in (NODE_NETWORK, POD_NETWORK, SERVICE_NETWORK)]
     found = []
     for route in routes:
@@ -70,7 +70,7 @@ def check_free() -> None:
 
 
 def load_modules() -> None:
-    """Load the kernel's bridge filter and overlay where they are modules; built in, there is nothing to do."""
+    """Load the kernel's bridge filter and overlay where they are modules and not built in."""
     if Path("/proc/sys/net/bridge").is_dir():
         return
     run(["modprobe", "--all", *_MODULES])
@@ -95,7 +95,7 @@ def delete_bridge() -> None:
 
 
 def plug(index: int, pid: int) -> None:
-    """Give the network namespace of ``pid`` its port on the bridge, as ``eth0``, and route to its pods."""
+    """Give the namespace of ``pid`` its ``eth0`` on the bridge, and route to its pods."""
     port = link(index)
     unplug(index)
     peer = ["peer", "name", "eth0", "netns", str(pid)]

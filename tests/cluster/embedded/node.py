@@ -1,12 +1,12 @@
-"""A node: process, mount, network, UTS and IPC namespaces of its own with containerd, kubelet and kube-proxy.
+"""A node: namespaces of its own, with containerd, kubelet and kube-proxy in them.
 
-Killing the node's first process kills everything in it, its network port and its mounts: losing a node is a
-real event. Its images, its kubelet's state and its pods' logs lie on disk and are there when it comes back.
+Killing the node's first process kills everything in it, its network port and its mounts: losing a
+node is a real event. Its images, its kubelet's state and its pods' logs lie on disk and are there
+when it comes back.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from embedded.stages import direct_environment, run, wait_until
 
 PAUSE_IMAGE = "qwenft.dev/pause:v1"
 SERVICES = ("containerd", "kubelet", "kube-proxy")
-# Mount points that a node covers with its own; `up` makes those that this machine lacks, `down` removes them.
+# Mount points that a node covers with its own; `up` makes those that this machine lacks, `down`
+# removes them.
 COVERED = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
 
 
@@ -41,16 +42,16 @@ class Node:
         return self.layout.node(self.name)
 
     def log(self, service: str) -> Path:
-        """The log of one of its services."""
+        """Return the log of one of its services."""
         return self.layout.logs / f"{self.name}.{service}.log"
 
     def process(self, service: str) -> processes.Process | None:
-        """The record of one of its services, or of its ``init``."""
+        """Return the record of one of its services, or of its ``init``."""
         return processes.find(self.layout.processes, f"{self.name}.{service}")
 
 
 def reserved_mebibytes(total_kibibytes: int, count: int) -> int:
-    """Return what each of ``count`` nodes withholds so that together they offer the machine's memory once."""
+    """Return what each node withholds so that together they offer the memory once."""
     return total_kibibytes * (count - 1) // count // 1024
 
 
@@ -81,7 +82,7 @@ def write_configuration(node: Node) -> None:
 
 
 def setup_script(node: Node) -> str:
-    """Return the shell script that turns fresh namespaces into the node's: mounts, name, network."""
+    """Return the shell script that turns fresh namespaces into the node's."""
     folder = shlex.quote(str(node.folder))
     return "\n".join(
         [
@@ -125,7 +126,7 @@ def ended_services(node: Node) -> tuple[str, ...]:
 
 
 def _start_namespaces(node: Node, init: Path) -> None:
-    """Start the node's first process, which holds the namespaces open and reaps what dies in them."""
+    """Start the first process, which holds the namespaces open and reaps what dies in them."""
     namespaces = [
         "--fork",
         "--kill-child",
@@ -143,7 +144,7 @@ def _start_namespaces(node: Node, init: Path) -> None:
     inner = processes.await_child(outer.pid)
     # Until it has become `init`, its namespaces may still be in the making.
     wait_until(
-        lambda: os.readlink(f"/proc/{inner}/exe") == str(init.resolve()),
+        lambda: Path(f"/proc/{inner}/exe").readlink() == init.resolve(),
         seconds=10,
         what=f"the first process of {node.name}",
         log=node.log("init"),
@@ -210,7 +211,7 @@ def start(node: Node, programs: dict[str, Path]) -> None:
 
 
 def start_kubernetes(node: Node, programs: dict[str, Path]) -> None:
-    """Start what makes the node one of the cluster: kubelet and kube-proxy, once its images are there."""
+    """Start what makes the node one of the cluster: kubelet and kube-proxy."""
     for service in ("kubelet", "kube-proxy"):
         process = node.process(service)
         if process is None or not processes.alive(process):

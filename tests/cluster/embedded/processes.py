@@ -1,7 +1,7 @@
 """Processes that outlive the command that started them, each known by its recorded id.
 
-A record holds the process id *and* its start time in kernel ticks, so that an id that another program got
-since is never signalled. Nothing is ever looked up by name.
+A record holds the process id *and* its start time in kernel ticks, so that an id that another
+program got since is never signalled. Nothing is ever looked up by name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def alive(process: Process) -> bool:
 
 def children(pid: int) -> tuple[int, ...]:
     """Return the ids of the direct children of a process."""
-    ids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    ids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return tuple(child for child in ids if (found := _stat(child)) is not None and found[1] == pid)
 
 
@@ -145,7 +145,7 @@ def find(folder: Path, name: str) -> Process | None:
 
 
 def await_child(pid: int, *, seconds: float = 10.0) -> int:
-    """Return the first child of a process as soon as it has one; ``TimeoutError`` where it gets none."""
+    """Return a process's first child as soon as there is one; ``TimeoutError`` without one."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = children(pid)

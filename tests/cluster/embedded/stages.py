@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 TAIL_LINES = 20
+Words: TypeAlias = Sequence[str | Path]
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 
 
@@ -65,7 +67,7 @@ def direct_environment() -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str | Path],
+    command: Words,
     *,
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -74,8 +76,8 @@ def run(
 ) -> str:
     """Run a command and return what it printed.
 
-    With ``log``, everything it prints goes there instead and "" is returned. Raises ``StageError`` where the
-    command fails or is missing.
+    With ``log``, everything it prints goes there instead and "" is returned. Raises ``StageError``
+    where the command fails or is missing.
     """
     words = [str(word) for word in command]
     try:
@@ -120,7 +122,7 @@ def wait_until(
     log: Path | None = None,
     every: float = 0.1,
 ) -> None:
-    """Wait for a condition, asking ``every`` so many seconds; raise ``StageError`` after ``seconds``."""
+    """Wait for a condition, asking every so many seconds; ``StageError`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

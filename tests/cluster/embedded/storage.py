@@ -1,7 +1,7 @@
 """Persistent volumes: folders of this machine that every node sees, so ReadWriteMany holds.
 
-A claim without a class gets one. A volume whose claim was deleted is ``Released``; ``recycle`` empties its
-folder and offers it again.
+A claim without a class gets one. A volume whose claim was deleted is ``Released``; ``recycle``
+empties its folder and offers it again.
 """
 
 from __future__ import annotations
