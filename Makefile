@@ -45,8 +45,9 @@ test-full: env ## Also the whole parity matrix and the long sweeps
 
 .PHONY: demo cluster-up cluster-down
 demo: env ## From nothing to a finished two-node fine-tune
-	@$(PY) -m demo
-cluster-up: env ## Start (or reuse) the embedded cluster
-	@$(PY) -m embedded up
+	@PYTHONPATH=tests/cluster $(PY) -m demo
+# The embedded cluster needs Python's standard library only, so it waits for no environment.
+cluster-up: ## Start (or reuse) the embedded cluster
+	@PYTHONPATH=tests/cluster python3 -m embedded up
 cluster-down: ## Stop it and leave nothing behind
-	@$(PY) -m embedded down
+	@PYTHONPATH=tests/cluster python3 -m embedded down
