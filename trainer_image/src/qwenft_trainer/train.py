@@ -36,8 +36,6 @@ from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
 from qwenft_trainer.weights import Fresh
 
-CHECKPOINTS = 10
-"""How many checkpoints a run makes where the request does not say."""
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for its peers before it gives the attempt up."""
 
@@ -134,9 +132,6 @@ def train(run: Run) -> None:
     spec = run.settings.spec
     if run.before is None:
         run.before = evaluate(run)
-    every = spec.checkpoint.every_steps
-    if every is None:
-        every = math.ceil(run.total / CHECKPOINTS)
     run.meter.start(step=run.step, validation_loss=run.before)
     loss = math.nan
     while run.step < run.total:
@@ -146,7 +141,7 @@ def train(run: Run) -> None:
             raise Preempted(f"asked to stop; saved after step {run.step}", step=run.step)
         if due(run.step, spec.training.evaluate_every_steps) and run.step < run.total:
             run.meter.validated(evaluate(run))
-        if due(run.step, every):
+        if due(run.step, spec.checkpoint.every_steps):
             save(run)
     finish(run, loss)
 
@@ -254,7 +249,7 @@ def sample(run: Run) -> dict[str, str] | None:
 
 def due(step: int, every: int | None) -> bool:
     """Tell whether something that happens every so many steps happens after ``step``."""
-    return every is not None and every > 0 and step % every == 0
+    return every is not None and step % every == 0
 
 
 def elapsed(run: Run) -> float:
