@@ -201,10 +201,12 @@ def _running(situation: Situation, job: JobView) -> Decision:
     changes |= fresh
     phase, reason, message = _phase(situation, job, pods)
     report = Report(phase=phase, reason=reason, message=message, changes=changes)
-    hurried = _hurried(job, pods)
+    deletions = _hurried(job, pods) + situation.outdated_jobs()
     watch = any(pod.waiting or pod.unscheduled or pod.node_lost for pod in pods)
     return situation.decision(
-        report, delete=hurried, requeue_after=wait if wait is not None else _POLL if watch else None
+        report,
+        delete=deletions,
+        requeue_after=wait if wait is not None else _POLL if watch else None,
     )
 
 

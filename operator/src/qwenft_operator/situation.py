@@ -66,11 +66,8 @@ class Situation:
 
     def outdated_jobs(self) -> tuple[Deletion, ...]:
         """Return the deletions of ended Jobs but the newest, which is kept for its logs."""
-        return tuple(
-            Deletion(kind="Job", name=job.name, uid=job.uid)
-            for job in self.observed.jobs
-            if job.over and job.attempt < self.attempt and not job.deleting
-        )
+        ended = [job for job in self.observed.jobs if job.over and not job.deleting]
+        return tuple(Deletion(kind="Job", name=job.name, uid=job.uid) for job in ended[:-1])
 
     def lost_pods(self) -> tuple[Deletion, ...]:
         """Return the forced deletions of pods on lost nodes: nobody else will ever end them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,10 @@ Place = tuple[str, str, str]
 
 LONGEST_LIFE = 3000
 START = 1_800_000_000.0
+
+# One loop for all looks of all worlds: making one takes longer than a look.
+_LOOP = asyncio.Runner()
+atexit.register(_LOOP.close)
 
 
 class Crash(BaseException):
@@ -48,7 +53,9 @@ class World:
         self._controllers = Controllers(self)
         for name in nodes:
             self.put(node_body(name))
-        self.put({"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "team"}})
+        self.put(
+            {"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "team"}}
+        )
         self.reconciler = self.new_process()
 
     # The operator's process.
@@ -63,7 +70,7 @@ class World:
     def reconcile(self, name: str = "tiny", namespace: str = "team") -> float | None:
         """Look at a run once; a crash restarts the process and counts as a look."""
         try:
-            return asyncio.run(self._look(Key(namespace, name)))
+            return _LOOP.run(self._look(Key(namespace, name)))
         except Crash:
             self.crash_at = None
             self.reconciler = self.new_process()
@@ -119,7 +126,7 @@ class World:
 
     def lose(self, node: str) -> None:
         """Cut a node off: its kubelet falls silent, its pods' conditions turn unknown."""
-        self.objects["Node", "", node] = node_body(node, ready=False)
+        self.put(node_body(node, ready=False))
 
     def status(self, name: str = "tiny") -> Body:
         """Return the status of a run, empty before the first write."""

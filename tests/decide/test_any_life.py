@@ -1,0 +1,122 @@
+"""Random lives of two runs on one cluster, and what must hold at every second of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import World, node_body
+from simulated.controllers import Ending, succeed_after
+
+from qwenft_operator import names
+
+RUNS = ("tiny", "other")
+CODES = (64, 65, 67, 68, 69, 70, 137)
+ACTIONS = (
+    "wait", "wait", "wait", "report", "kill", "lose", "heal", "suspend", "resume",
+    "delete pod", "delete job", "restart operator", "crash",
+)  # fmt: skip
+steps = st.lists(
+    st.tuples(st.sampled_from(ACTIONS), st.integers(0, 7), st.sampled_from(RUNS)),
+    min_size=5,
+    max_size=40,
+)
+
+
+class Life:
+    """A world in which things happen, watched by its invariants."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.doomed: dict[tuple[str, int, int], int] = {}
+        self.seen: dict[str, dict[str, Any]] = {}
+        for name in RUNS:
+            self.world.submit(name, resources={"nodes": {"min": 1, "max": 2}})
+        self.world.program(self.run_pod)
+
+    def run_pod(self, attempt: int, rank: int, age: float) -> Ending | None:
+        for (_, doomed_attempt, doomed_rank), code in self.doomed.items():
+            if (doomed_attempt, doomed_rank) == (attempt, rank):
+                return Ending(code=code, message={"exitCode": code})
+        return succeed_after(25)(attempt, rank, age)
+
+    def act(self, action: str, number: int, name: str) -> None:
+        world, attempt = self.world, self.world.status(name).get("attempt", 0)
+        if action == "report" and attempt:
+            world.report(number, attempt=attempt, name=name)
+        elif action == "kill":
+            self.doomed[name, attempt, number % 2] = CODES[number % len(CODES)]
+        elif action == "lose":
+            world.lose(f"node-{number % 2 + 1}")
+        elif action == "heal":
+            world.put(node_body(f"node-{number % 2 + 1}"))
+        elif action in ("suspend", "resume"):
+            world.edit(name, runPolicy={"suspend": action == "suspend"})
+        elif action == "delete pod":
+            world.objects.pop(("Pod", "team", f"{name}-{attempt}-{number % 2}-x"), None)
+        elif action == "delete job":
+            world.objects.pop(("Job", "team", f"{name}-{attempt}"), None)
+        elif action == "restart operator":
+            world.reconciler = world.new_process()
+        elif action == "crash":
+            world.crash_at = 2 * len(world.writes) + number
+
+    def second(self) -> None:
+        for name in RUNS:
+            self.world.settle(name)
+        self.world.tick(RUNS[0])
+        self.world.settle(RUNS[1])
+        for name in RUNS:
+            self.check(name)
+
+    def check(self, name: str) -> None:
+        status, before = self.world.status(name), self.seen.get(name, {})
+        attempts = {attempt for attempt, _ in self.live_pods(name)}
+        assert len(attempts) <= 1, f"attempts {attempts} run at once"
+        for counter in ("attempt", "restarts", "retries"):
+            assert status.get(counter, 0) >= before.get(counter, 0), counter
+        if before.get("phase") in names.TERMINAL:
+            assert status["phase"] == before["phase"], "a terminal phase changed"
+        explained = {item["attempt"] for item in status.get("failures", ())}
+        assert status.get("restarts", 0) < 5 or len(explained) == 5
+        assert not status.get("restarts") or status["failure"]["message"]
+        assert {item["observedGeneration"] for item in status["conditions"]} == {
+            status["observedGeneration"]
+        }
+        assert status.get("retries", 0) <= 3, "backoffLimit"
+        self.seen[name] = status
+
+    def live_pods(self, name: str) -> Iterator[tuple[int, str]]:
+        for pod in self.world.of_kind("Pod"):
+            labels = pod["metadata"]["labels"]
+            running = pod["status"]["phase"] == "Running"
+            if labels[names.LABEL_RUN] == name and running and "nodeName" in pod["spec"]:
+                yield int(labels[names.LABEL_ATTEMPT]), pod["metadata"]["name"]
+
+    def end(self) -> None:
+        """Let everything heal: every run must come to an end of its own."""
+        self.doomed.clear()
+        for name in RUNS:
+            if self.world.status(name)["phase"] not in names.TERMINAL:
+                self.world.edit(name, runPolicy={"suspend": False})
+        for node in ("node-1", "node-2"):
+            self.world.put(node_body(node))
+        for _ in range(1500):
+            self.second()
+            if all(self.world.status(name)["phase"] in names.TERMINAL for name in RUNS):
+                return
+        raise AssertionError({name: self.world.status(name) for name in RUNS})
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(steps)
+def test_every_life_keeps_the_invariants_and_ends(script: list[tuple[str, int, str]]) -> None:
+    life = Life()
+    life.second()
+    for action, number, name in script:
+        life.act(action, number, name)
+        for _ in range(number % 4):
+            life.second()
+    life.end()

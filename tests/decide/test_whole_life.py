@@ -1,0 +1,323 @@
+"""A run's whole life against a simulated cluster."""
+
+from __future__ import annotations
+
+import pytest
+from simulated import World, node_body
+from simulated.controllers import Ending, Program, succeed_after
+
+from qwenft_operator import names
+
+
+def fails(code: int, *, after: float = 5, attempts: int = 1, index: int = 1) -> Program:
+    """Return a program of which one rank fails in its first attempts, then all succeed."""
+    message = {"exitCode": code, "reason": names.REASONS[code], "message": "boom", "rank": index}
+    success = succeed_after(10)
+
+    def program(attempt: int, rank: int, age: float) -> Ending | None:
+        if attempt > attempts:
+            return success(attempt, rank, age)
+        if rank == index:
+            return Ending(code=code, message=message) if age >= after else None
+        consequence = {"exitCode": 69, "reason": "CommunicationFailure", "message": "peer closed"}
+        return Ending(code=69, message=consequence) if age >= after else None
+
+    return program
+
+
+def event_reasons(world: World) -> list[str]:
+    return [event["reason"] for event in world.events]
+
+
+def test_a_run_trains_and_succeeds() -> None:
+    world = World()
+    world.submit()
+    world.settle()
+    assert world.status()["phase"] == "Starting"
+    assert world.status()["plan"]["summary"].startswith("2×1 CPU")
+    for _ in range(4):
+        world.tick()
+    world.report(3)
+    world.tick()
+    assert world.status()["phase"] == "Training"
+    assert world.status()["workers"]["ready"] == "2/2"
+    status = world.live_until("Succeeded", "Failed")
+    assert status["phase"] == "Succeeded"
+    assert status["result"]["validationLossAfter"] == 1.5
+    assert "restarts" not in status
+    assert world.condition("Succeeded") == "True"
+    assert event_reasons(world) == ["Starting", "Training", "Succeeded"]
+
+
+def test_an_attempt_is_made_of_four_objects_and_one_status_write() -> None:
+    world = World()
+    world.submit()
+    world.settle()
+    assert world.writes == [
+        f"apply ConfigMap/tiny-plan-{world.status()['plan']['digest']}",
+        "apply Service/tiny",
+        "apply NetworkPolicy/tiny",
+        "apply Job/tiny-1",
+        "status tiny Starting",
+    ]
+
+
+def test_nothing_is_written_while_nothing_happens() -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(500))
+    for _ in range(5):
+        world.tick()
+    world.report(1)
+    world.tick()
+    before = len(world.writes)
+    for _ in range(60):
+        world.tick()
+    assert len(world.writes) == before
+    world.live_until("Succeeded")
+    world.tick()
+    before = len(world.writes)
+    for _ in range(60):
+        world.tick()
+    assert len(world.writes) == before
+
+
+def test_progress_is_written_at_most_every_three_seconds() -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(500))
+    for _ in range(5):
+        world.tick()
+    before = len(world.writes)
+    for step in range(1, 31):
+        world.report(step)
+        world.tick()
+    assert 9 <= len(world.writes) - before <= 11
+    assert world.status()["progress"]["step"] >= 28
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(65, "DatasetInvalid"), (66, "PlanInvalid"), (67, "NumericError"), (68, "OutOfMemory")],
+)
+def test_what_would_fail_again_stops_at_once(code: int, reason: str) -> None:
+    world = World()
+    world.submit()
+    world.program(fails(code, attempts=9))
+    status = world.live_until("Succeeded", "Failed")
+    assert status["phase"] == "Failed"
+    assert status["failure"]["reason"] == reason
+    assert status["failure"]["exitCode"] == code
+    assert status["failure"]["rank"] == 1
+    assert status["attempt"] == 1
+    assert world.condition("Stalled") == "True"
+    assert event_reasons(world)[-1] == reason
+
+
+def test_out_of_memory_names_what_the_plan_expected() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(68, attempts=9))
+    message = world.live_until("Failed")["message"]
+    assert "the plan expected" in message
+    assert "GiB a device at micro-batch" in message
+
+
+def test_a_worker_error_before_the_first_step_is_not_retried() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(70, attempts=9))
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Failed", 1)
+    assert "before its first step" in status["message"]
+
+
+def test_a_worker_error_after_a_step_restarts() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(70, after=8))
+    for _ in range(6):
+        world.tick()
+    world.report(4)
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"], status["restarts"]) == ("Succeeded", 2, 1)
+    assert status["failures"][0]["reason"] == "WorkerError"
+
+
+def test_the_cause_is_never_the_consequence() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(70, attempts=9, index=0))
+    failure = world.live_until("Failed")["failure"]
+    assert failure["exitCode"] == 70
+    assert failure["pod"] == "tiny-1-0-x"
+
+
+def test_lost_connections_restart_until_the_limit() -> None:
+    world = World()
+    world.submit(runPolicy={"backoffLimit": 2})
+    world.program(fails(69, attempts=9))
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Failed", 3)
+    assert "backoffLimit of 2" in status["message"]
+    assert [item["attempt"] for item in status["failures"]] == [1, 2, 3]
+
+
+def test_preemptions_do_not_count() -> None:
+    world = World()
+    world.submit(runPolicy={"backoffLimit": 0})
+    world.program(fails(64, attempts=7))
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["restarts"], status["retries"]) == ("Succeeded", 7, 0)
+    assert len(status["failures"]) == 5
+
+
+def test_a_deleted_job_is_replaced_by_the_next_attempt() -> None:
+    world = World()
+    world.submit()
+    for _ in range(4):
+        world.tick()
+    del world.objects["Job", "team", "tiny-1"]
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
+    assert status["failures"][0]["reason"] == "JobDeleted"
+
+
+def test_only_the_newest_ended_job_is_kept() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(64, attempts=3))
+    world.live_until("Succeeded")
+    assert [job["metadata"]["name"] for job in world.of_kind("Job")] == ["tiny-3", "tiny-4"]
+
+
+def test_a_lost_node_is_released_and_the_run_goes_on_with_what_is_left() -> None:
+    world = World()
+    world.submit(resources={"nodes": {"min": 1, "max": 2}})
+    world.program(succeed_after(60))
+    for _ in range(5):
+        world.tick()
+    world.report(7)
+    world.tick()
+    world.lose("node-2")
+    world.live_until("Restarting", seconds=30)
+    status = world.live_until("Starting", seconds=60)
+    assert status["failure"]["reason"] == "NodeLost"
+    assert status["failure"]["node"] == "node-2"
+    assert status["plan"]["nodes"] == 1
+    assert world.live_until("Succeeded", "Failed")["phase"] == "Succeeded"
+    assert not any("-1-1" in pod["metadata"]["name"] for pod in world.of_kind("Pod"))
+
+
+def test_a_lost_node_that_comes_back_within_the_grace_time_is_used_again() -> None:
+    world = World()
+    world.submit(resources={"nodes": {"min": 1, "max": 2}})
+    world.program(succeed_after(60))
+    for _ in range(5):
+        world.tick()
+    world.report(7)
+    world.tick()
+    world.lose("node-2")
+    world.live_until("Restarting", seconds=40)
+    world.tick()
+    world.put(node_body("node-2"))
+    assert world.live_until("Starting", seconds=30)["plan"]["nodes"] == 2
+
+
+def test_a_run_that_goes_on_despite_a_silent_node_is_left_alone() -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(100))
+    for _ in range(5):
+        world.tick()
+    world.lose("node-2")
+    for step in range(1, 40):
+        world.report(step)
+        world.tick()
+    assert world.status()["attempt"] == 1
+    assert world.status()["phase"] == "Training"
+
+
+def test_suspend_ends_the_pods_and_resume_starts_another_attempt() -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(30))
+    for _ in range(6):
+        world.tick()
+    world.edit(runPolicy={"suspend": True})
+    world.settle()
+    assert world.status()["phase"] == "Suspended"
+    assert world.condition("Suspended") == "False"
+    for _ in range(5):
+        world.tick()
+    assert world.condition("Suspended") == "True"
+    assert world.of_kind("Pod") == []
+    world.edit(runPolicy={"suspend": False})
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
+    assert "failures" not in status
+
+
+def test_a_run_may_be_created_suspended() -> None:
+    world = World()
+    world.submit(runPolicy={"suspend": True})
+    world.settle()
+    assert world.status()["phase"] == "Suspended"
+    assert world.of_kind("Job") == []
+    world.edit(runPolicy={"suspend": False})
+    assert world.live_until("Succeeded")["attempt"] == 1
+
+
+def test_a_deadline_ends_the_run_and_its_pods() -> None:
+    world = World()
+    world.submit(runPolicy={"activeDeadlineSeconds": 12})
+    world.program(succeed_after(500))
+    status = world.live_until("Failed", seconds=20)
+    assert "activeDeadlineSeconds, 12 s" in status["message"]
+    for _ in range(4):
+        world.tick()
+    assert world.of_kind("Pod") == []
+
+
+def test_a_suspended_run_does_not_use_up_its_deadline() -> None:
+    world = World()
+    world.submit(runPolicy={"activeDeadlineSeconds": 30, "suspend": True})
+    for _ in range(60):
+        world.tick()
+    assert world.status()["phase"] == "Suspended"
+
+
+def test_a_finished_run_deletes_itself_when_its_time_is_over() -> None:
+    world = World()
+    world.submit(runPolicy={"ttlSecondsAfterFinished": 10})
+    world.live_until("Succeeded")
+    for _ in range(9):
+        world.tick()
+    assert world.status()["phase"] == "Succeeded"
+    for _ in range(6):
+        world.tick()
+    assert world.status() == {}
+    assert world.of_kind("Job") == world.of_kind("Pod") == world.of_kind("Service") == []
+
+
+@pytest.mark.parametrize(("policy", "left"), [("None", 2), ("Running", 2), ("All", 0)])
+def test_pods_of_a_finished_run_are_cleaned_up_as_asked(policy: str, left: int) -> None:
+    world = World()
+    world.submit(runPolicy={"cleanPodPolicy": policy})
+    world.live_until("Succeeded")
+    for _ in range(4):
+        world.tick()
+    assert len(world.of_kind("Pod")) == left
+
+
+@pytest.mark.parametrize("seconds", [0, 2, 6, 12])
+def test_deleting_a_run_at_any_time_leaves_nothing(seconds: int) -> None:
+    world = World()
+    world.submit()
+    for _ in range(seconds):
+        world.tick()
+    del world.objects[names.KIND, "team", "tiny"]
+    for _ in range(5):
+        world.tick()
+    kinds = {place[0] for place in world.objects}
+    assert kinds == {"Node", "PersistentVolumeClaim"}
