@@ -45,9 +45,10 @@ def whole_block(work: Workload, layout: Layout) -> float:
     if not work.flash:
         inner += 6.0 * model.heads * work.sequence_length / layout.cp
     norms = runtime.saved_hidden * model.hidden
+    gathered = 4.0 * model.hidden * (1 - 1 / layout.tp) if runtime.keeps_gathered else 0.0
     if work.compiled:
         norms, inner = 0.5 * norms, inner - 0.25 * gate * model.ffn
-    return _scale(work) * (norms / _norm_split(work, layout) + inner / layout.tp)
+    return _scale(work) * (norms / _norm_split(work, layout) + inner / layout.tp + gathered)
 
 
 def saved_bytes(work: Workload, layout: Layout) -> float:

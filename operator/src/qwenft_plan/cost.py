@@ -48,9 +48,12 @@ def tokens_per_second(work: Workload, layout: Layout) -> float:
 
 def step_time(work: Workload, layout: Layout) -> TimeParts:
     """Return the parts of one optimizer step of `layout`."""
-    block, depth = block_time(work, layout).total, stage_layers(work, layout)
-    micro = _slowest_stage(work, layout, block)
-    tensor = _tensor(work, layout) * depth
+    block, depth = block_time(work, layout), stage_layers(work, layout)
+    each = _tensor(work, layout)
+    # A host that is late with its kernels is late with its collectives too: both wait together.
+    host = block.host * (1.0 + work.runtime.straggle * (layout.tp - 1))
+    micro = _slowest_stage(work, layout, max(block.device, host - each))
+    tensor = each * depth
     send = _pipeline_send(work, layout)
     compute = micro * layout.accumulation
     idle = (layout.pp - 1) * _bubble_share(layout) * (micro + tensor + send)
@@ -86,11 +89,11 @@ def _bubble_share(layout: Layout) -> float:
 def _tensor(work: Workload, layout: Layout) -> float:
     """Exposed seconds of one block's tensor and context parallel collectives."""
     volume = work.element_bytes * tokens(work, layout) * work.model.hidden
-    group = span(work.device, ranks=layout.tp, stride=1, per_node=work.per_node)
+    group = span(work, ranks=layout.tp, stride=1)
     calls = 6 if layout.checkpointing == "full" else 4
     seconds = calls * collective(group, volume, kind="all_reduce") * work.runtime.tp_exposed
     if layout.cp > 1:
-        ring = span(work.device, ranks=layout.cp, stride=layout.tp, per_node=work.per_node)
+        ring = span(work, ranks=layout.cp, stride=layout.tp)
         moved = work.element_bytes * 2 * work.model.kv_width / layout.tp * tokens(work, layout)
         seconds += 0.5 * 3 * collective(ring, moved * (layout.cp - 1), kind="send")
     return seconds
@@ -101,7 +104,7 @@ def _shard(work: Workload, layout: Layout, compute: float) -> float:
     ranks = layout.dp_shard * layout.cp
     if ranks == 1 or layout.zero == 0:
         return 0.0
-    group = span(work.device, ranks=ranks, stride=layout.tp, per_node=work.per_node)
+    group = span(work, ranks=ranks, stride=layout.tp)
     whole = stage_parameters(work, layout, 0)
     gather = collective(group, work.element_bytes * whole, kind="gather")
     beside = compute / layout.accumulation
@@ -127,7 +130,7 @@ def _replicate(work: Workload, layout: Layout, micro: float) -> float:
         ranks, volume = layout.dp_replicate, volume / (layout.dp_shard * layout.cp)
     else:
         ranks = layout.dp * layout.cp
-    group = span(work.device, ranks=ranks, stride=inner, per_node=work.per_node)
+    group = span(work, ranks=ranks, stride=inner)
     kind = "gather" if layout.zero == 1 and layout.dp_replicate == 1 else "all_reduce"
     return _exposed(work, collective(group, volume, kind=kind), micro * _BACKWARD)
 
@@ -154,6 +157,6 @@ def _pipeline_send(work: Workload, layout: Layout) -> float:
     if layout.pp == 1:
         return 0.0
     stride = work.per_node if layout.world_size > work.per_node else layout.tp * layout.dp
-    group = span(work.device, ranks=2, stride=max(1, stride), per_node=work.per_node)
+    group = span(work, ranks=2, stride=max(1, stride))
     volume = work.element_bytes * tokens(work, layout) * work.model.hidden / layout.tp
     return 2 * layout.virtual_stages * collective(group, volume, kind="send")

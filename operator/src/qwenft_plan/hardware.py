@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["CPU", "DEVICES", "Device", "cpu_device", "find_device"]
+__all__ = ["CPU", "DEVICES", "Device", "cpu_device", "find_device", "generation"]
 
 GIB = 1024**3
 _USABLE = 0.985  # of the printed size: what the driver leaves (A100-40 reports 39,538 MiB)
@@ -21,11 +21,12 @@ _USABLE = 0.985  # of the printed size: what the driver leaves (A100-40 reports 
 class Device:
     """One accelerator (or one CPU process).
 
-    `matmul_bf16`, `matmul_fp8`, `matmul_fp32`: achievable FLOP/s. `peak_bf16`: data sheet FLOP/s,
-    the denominator of MFU. `memory`: bytes a process can use. `attention`: forward FLOP/s of flash attention.
-    `sustained`: share of the matmul rates that lasts in training. `hbm`: bytes/s. `link`: bytes/s to
-    a neighbour in the node, one way. `network`: bytes/s out of a node, one way. `*_latency`:
-    seconds of one small collective inside a node and across nodes.
+    `matmul_bf16`, `matmul_fp8`, `matmul_fp32`: achievable FLOP/s; `sustained`: the share of them
+    that lasts in training. `attention`: forward FLOP/s of flash attention. `peak_bf16`: data sheet
+    FLOP/s, the denominator of MFU. `memory`: bytes a process can use. `hbm`: bytes/s. `link`:
+    bytes/s to a neighbour in the node, one way. `network`: bytes/s out of a node, one way.
+    `link_latency`: seconds that a collective takes beyond the runtime's own; `network_latency`:
+    seconds that twice as many nodes add. `launch_factor`: slowness of the host's kernel launches.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Device:
     link: float
     network: float
     pcie: float = 25e9
-    link_latency: float = 20e-6
+    link_latency: float = 0.0
     network_latency: float = 15e-6
     per_node: int = 8
     launch_factor: float = 1.0
@@ -50,11 +51,12 @@ class Device:
 # In-model behaviour by generation, calibrated by source: flash attention's forward rate as a share
 # of the data sheet's peak, and how much of the best matrix multiplication rate a training step
 # sustains within its power limit.
-_ATTENTION = {"ampere": 0.40, "hopper": 0.28, "blackwell": 0.30, "cdna": 0.22}
-_SUSTAINED = {"ampere": 1.0, "hopper": 0.85, "blackwell": 0.68, "cdna": 0.85}
+_ATTENTION = {"ampere": 0.306, "hopper": 0.171, "blackwell": 0.212, "cdna": 0.15}
+_SUSTAINED = {"ampere": 1.0, "hopper": 0.877, "blackwell": 0.49, "cdna": 0.80}
 
 
-def _generation(name: str) -> str:
+def generation(name: str) -> str:
+    """Return the family of chips whose in-model behaviour a device of the table shares."""
     if name.startswith("MI"):
         return "cdna"
     if name.startswith(("B200", "B300", "GB")):
@@ -83,8 +85,8 @@ def _device(  # noqa: PLR0913, PLR0917 - one argument a column of the table belo
         matmul_fp8=fp8 * 1e12,
         matmul_fp32=fp32 * 1e12,
         memory=int(gigabytes * GIB * _USABLE),
-        attention=_ATTENTION[_generation(name)] * bf16 * 1e12,
-        sustained=_SUSTAINED[_generation(name)],
+        attention=_ATTENTION[generation(name)] * bf16 * 1e12,
+        sustained=_SUSTAINED[generation(name)],
         hbm=hbm * 1e12,
         link=link * 1e9,
         network=network * 1e9,

@@ -21,6 +21,7 @@ SAFETY = 0.92
 """A plan fits when its peak stays below this share of the device's memory."""
 
 _SHARES_WEIGHTS = 3
+_UNEVEN = 1.03  # a device map by size leaves the first device less than its share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,8 @@ def peak_memory(work: Workload, layout: Layout) -> MemoryParts:
 
 def stage_layers(work: Workload, layout: Layout) -> int:
     """Return the blocks of the largest stage."""
-    return math.ceil(work.model.layers / layout.pp)
+    even = work.model.layers / layout.pp
+    return math.ceil(even * _UNEVEN if layout.schedule == "naive" else even)
 
 
 def stage_parameters(work: Workload, layout: Layout, stage: int) -> float:
@@ -129,7 +131,8 @@ def _buffers(work: Workload, layout: Layout, parameters: float) -> float:
     if layout.zero < _SHARES_WEIGHTS or layout.dp_shard * layout.cp == 1:
         return width * model.layer_parameters / layout.tp
     if layout.pp > 1:
-        return 2 * width * parameters  # a stage stays gathered for all its micro-batches
+        # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
+        return (width + 4) * parameters
     blocks = work.runtime.gathered_blocks * model.layer_parameters
     unit = max(blocks, model.embedding_parameters + model.layer_parameters)
     return 2 * width * unit / layout.tp

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from qwenft_plan.hardware import Device
+from qwenft_plan.workload import Workload
 
 __all__ = ["Span", "collective", "span"]
 
@@ -25,8 +26,9 @@ class Span:
     latency: float
 
 
-def span(device: Device, *, ranks: int, stride: int, per_node: int) -> Span:
-    """Return the group of `ranks` ranks that lie `stride` apart on nodes of `per_node` devices."""
+def span(work: Workload, *, ranks: int, stride: int) -> Span:
+    """Return the group of `ranks` ranks that lie `stride` apart on the run's nodes."""
+    device, per_node = work.device, work.per_node
     in_node = max(1, min(ranks, per_node // stride if stride < per_node else 1))
     nodes = math.ceil(ranks / in_node)
     if nodes == 1:
@@ -34,14 +36,14 @@ def span(device: Device, *, ranks: int, stride: int, per_node: int) -> Span:
             ranks=ranks,
             in_node=in_node,
             bandwidth=device.link * _ring_share(device),
-            latency=device.link_latency,
+            latency=_latency(work, ranks),
         )
     network = device.network * 0.8 * in_node / per_node
     return Span(
         ranks=ranks,
         in_node=in_node,
         bandwidth=min(device.link * _ring_share(device), network),
-        latency=device.link_latency + device.network_latency * math.log2(nodes),
+        latency=_latency(work, in_node) + device.network_latency * math.log2(nodes),
     )
 
 
@@ -56,6 +58,13 @@ def collective(group: Span, volume: float, *, kind: str) -> float:
     passes = {"all_reduce": 2.0, "gather": 1.0}.get(kind)
     factor = 1.0 if passes is None else passes * (group.ranks - 1) / group.ranks
     return group.latency + factor * volume / group.bandwidth
+
+
+def _latency(work: Workload, ranks: int) -> float:
+    """Seconds of an empty collective among `ranks` ranks of a node."""
+    runtime = work.runtime
+    own = runtime.collective + runtime.collective_rank * max(0, ranks - 2)
+    return own + work.device.link_latency
 
 
 def _ring_share(device: Device) -> float:

@@ -17,7 +17,7 @@ from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import Device, find_device
 from qwenft_plan.row_model import row_model
 from qwenft_plan.row_text import device_of, method_of, precision_of, recompute_of, zero_of
-from qwenft_plan.runtimes import Runtime, find_runtime
+from qwenft_plan.runtimes import MEGATRON_EARLY, Runtime, find_runtime
 from qwenft_plan.workload import Layout, Workload
 
 __all__ = ["Question", "parse_row"]
@@ -40,8 +40,8 @@ def parse_row(row: Mapping[str, Any]) -> Question:
     text = f"{_text(row, 'framework')} {_text(row, 'interconnect')}".lower()
     runtime = find_runtime(_text(row, "framework"))
     recompute, precision = _text(row, "recompute"), _text(row, "precision")
-    early = "fp16" in precision.lower() and runtime.name == "megatron"
-    runtime = _dated(runtime, early=early, parallel_norms="sp" in recompute.lower())
+    if "fp16" in precision.lower() and runtime.name.startswith("megatron"):
+        runtime = replace(MEGATRON_EARLY, sequence_parallel="+sp" in recompute.lower())
     gpus = count(row, "n_gpus") or 1
     device = _device(row)
     per_node = min(count(row, "gpus_per_node") or device.per_node, gpus)
@@ -54,7 +54,7 @@ def parse_row(row: Mapping[str, Any]) -> Question:
         sequence_length=count(row, "seq_len") or 2048,
         per_node=per_node,
         fused_loss=True if re.search(r"fused ce|liger|chunked|cut.?cross", text) else None,
-        flash_attention=not (early or _without_flash(text)),
+        flash_attention=False if _without_flash(text) else None,
         compiled="compile" in text or (runtime.name == "torchtitan" and "8" in precision),
     )
     layout = _layout(row, runtime, gpus, naive="naive" in text or "device_map" in text)
@@ -95,11 +95,6 @@ def _device(row: Mapping[str, Any]) -> Device:
 
 def _without_flash(text: str) -> bool:
     return bool(re.search(r"no flash|flash_attn=false|eager|without flash", text))
-
-
-def _dated(runtime: Runtime, *, early: bool, parallel_norms: bool) -> Runtime:
-    """Megatron of the fp16 years had neither sequence parallelism nor a sharded optimizer."""
-    return replace(runtime, sequence_parallel=parallel_norms, zero=0) if early else runtime
 
 
 def _layout(row: Mapping[str, Any], runtime: Runtime, gpus: int, *, naive: bool) -> Layout:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["OWN", "RUNTIMES", "Runtime", "find_runtime"]
+__all__ = ["MEGATRON_EARLY", "OWN", "RUNTIMES", "Runtime", "find_runtime"]
 
 GIB = 1024**3
 
@@ -28,11 +28,16 @@ class Runtime:
     bf16 copy. `gradient` and `optimizer`: bytes per parameter in mixed precision.
     `kept_gradients`: gradients live in a buffer that is never freed. `step_temporary`: bytes per
     parameter of the optimizer step's temporaries (foreach kernels) when everything is bf16.
+    `keeps_gathered`: inputs gathered from sequence-parallel ranks are kept for backward.
     `allocator`: reserved over allocated. `overhead`: bytes outside the allocator (context, NCCL).
 
     Time. `matmul` and `attention`: share of the device's sustained rate. `traffic`: HBM bytes of
     norms, activations and residuals, as a multiple of the bytes that autograd keeps.
-    `launch`: seconds that the host needs to start one block's forward. `tp_exposed` and
+    `score_bytes`: HBM bytes per attention score and forward without a flash kernel.
+    `launch`: seconds that the host needs to start one block's forward; `straggle`: by what share
+    each further tensor-parallel rank delays it, as all wait for the slowest.
+    `collective`: seconds of an empty collective of two ranks, `collective_rank`: of each further
+    one. `tp_exposed` and
     `shard_exposed`: share of communication that computation never hides. `step`: seconds once
     per optimizer step.
     """
@@ -51,15 +56,20 @@ class Runtime:
     kept_gradients: bool = False
     step_temporary: float = 0.0
     sequence_parallel: bool = True
+    keeps_gathered: bool = True
     gathered_blocks: float = 2.5
     allocator: float = 1.046
     overhead: float = 1.5 * GIB
-    matmul: float = 0.90
-    attention: float = 1.0
-    traffic: float = 1.5
+    matmul: float = 0.912
+    attention: float = 1.06
+    traffic: float = 4.6
     launch: float = 400e-6
+    score_bytes: float = 14.0
+    straggle: float = 0.015
+    collective: float = 60e-6
+    collective_rank: float = 3e-6
     tp_exposed: float = 1.0
-    shard_exposed: float = 0.15
+    shard_exposed: float = 0.13
     step: float = 5e-3
     zero: int = 3
     flash: bool = True
@@ -78,18 +88,53 @@ MEGATRON = Runtime(
     sharded=False,
     optimizer=12.0,
     kept_gradients=True,
+    keeps_gathered=False,
+    matmul=1.098,
+    attention=1.99,
+    traffic=5.06,
     launch=250e-6,
+    tp_exposed=0.887,
+    shard_exposed=0.30,
     zero=1,
 )
 """Fused norms and gates, fp32 gradient buffer, distributed optimizer."""
 
+MEGATRON_EARLY = replace(
+    MEGATRON,
+    name="megatron-early",
+    words=r"megatron.?deepspeed",
+    sequence_parallel=False,
+    zero=0,
+    flash=False,
+    matmul=0.938,
+    traffic=1.56,
+    score_bytes=13.0,
+    launch=1040e-6,
+    collective=155e-6,
+    collective_rank=20e-6,
+    tp_exposed=1.0,
+    shard_exposed=0.13,
+)
+"""Megatron of the fp16 years: no flash attention, no sequence parallelism, whole optimizer."""
+
 NEMO = replace(MEGATRON, name="nemo", words=r"nemo", gradient=2.0)
 """Megatron-Core with NeMo's defaults: gradients reduced in bf16."""
 
-INTERNEVO = replace(MEGATRON, name="internevo", words=r"internevo", gradient=2.0, optimizer=24.0)
+INTERNEVO = replace(
+    MEGATRON,
+    name="internevo",
+    words=r"internevo",
+    gradient=2.0,
+    optimizer=24.0,
+    matmul=0.83,
+    attention=1.0,
+    traffic=1.56,
+)
 """Megatron-like; keeps flattened fp32 copies of gradients and weights beside the moments."""
 
-TITAN = Runtime(name="torchtitan", words=r"torchtitan|fsdp2|fms|automodel", selective="half")
+TITAN = Runtime(
+    name="torchtitan", words=r"torchtitan|fsdp2|fms|automodel", selective="half", tp_exposed=0.45
+)
 """FSDP2 with every other matrix multiplication's output kept by selective checkpointing."""
 
 TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0)
@@ -98,10 +143,14 @@ TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0)
 COMPOSER = replace(
     TITAN,
     name="composer",
-    words=r"composer|llm-?foundry|fsdp1|mosaic",
+    words=r"composer|llm-?foundry|mosaic",
     saved_hidden=8.0,
     saved_ffn=6.0,
     logit=6.0,
+    matmul=0.867,
+    attention=1.0,
+    traffic=5.0,
+    shard_exposed=0.30,
 )
 """FSDP1 with low-precision norms and flash-attention's fused cross-entropy."""
 
@@ -112,7 +161,8 @@ SWIFT = Runtime(
     words=r"swift",
     logit=36.0,
     step_temporary=2.0,
-    overhead=1.5 * GIB,
+    allocator=1.0,
+    overhead=0.8 * GIB,
     sharded=False,
     optimizer=12.0,
     zero=0,
@@ -133,6 +183,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     OWN,
     NEMO,
     INTERNEVO,
+    MEGATRON_EARLY,
     MEGATRON,
     COMPOSER,
     TORCHTUNE,
