@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import World, node_body
-from simulated.controllers import Ending, succeed_after
 
 from qwenft_operator import names
+from simulated import World, node_body
+from simulated.controllers import Ending, succeed_after
 
 RUNS = ("tiny", "other")
 CODES = (64, 65, 67, 68, 69, 70, 137)

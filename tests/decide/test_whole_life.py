@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from simulated import World, node_body
-from simulated.controllers import Ending, Program, succeed_after
 
 from qwenft_operator import names
+from simulated import World, node_body
+from simulated.controllers import Ending, Program, succeed_after
 
 
 def fails(code: int, *, after: float = 5, attempts: int = 1, index: int = 1) -> Program:

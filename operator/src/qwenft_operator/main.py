@@ -18,6 +18,7 @@ from qwenft_operator.app import App, Options
 
 __all__: list[str] = []
 
+_CHATTY = ("kopf.objects", "kopf.activities.probe", "aiohttp.access")
 _REQUEST_TIMEOUT = 30
 _SERVER_TIMEOUT = 300  # the API takes whole seconds only
 
@@ -31,8 +32,9 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 @kopf.on.startup()
 async def startup(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Configure the watches and start the application."""
-    # One line a wake-up says nothing: the reconciliation logs what it does.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # One line a wake-up or probe says nothing: the reconciliation logs what it does.
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.networking.request_timeout = _REQUEST_TIMEOUT

@@ -131,7 +131,7 @@ def plan_block(planned: Planned) -> dict[str, Any]:
 
 def progress_blocks(progress: Progress, now: float) -> dict[str, Any]:
     """Return ``progress``, ``measured`` and ``checkpoint`` for a report that came at ``now``."""
-    known = progress.to_mapping()
+    known = {key: _rounded(value) for key, value in progress.to_mapping().items()}
     measured = {
         key: known.pop(key) for key in ("memoryGiB", "tokensPerSecond", "mfu") if key in known
     }
@@ -143,6 +143,11 @@ def progress_blocks(progress: Progress, now: float) -> dict[str, Any]:
     if checkpoint is not None:
         blocks["checkpoint"] = {"step": checkpoint}
     return blocks
+
+
+def _rounded(value: object) -> object:
+    """Six significant digits are plenty for people, and fit a column."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def workers_block(pods: tuple[PodView, ...], total: int) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""The progress endpoint over loopback TLS: who may report, what is taken, what wakes the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ipaddress
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from qwenft_operator import names
+from qwenft_operator.port import Identity, Unavailable
+from qwenft_operator.progress_server import ProgressServer
+from qwenft_operator.reconcile import Key
+from simulated import World
+
+OWN = {"attempt": 1, "step": 5, "totalSteps": 10, "loss": 1.5}
+Call = Callable[..., Awaitable[tuple[int, str]]]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a self-signed certificate for the loopback address."""
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "progress")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    (folder / "tls.crt").write_bytes(pem)
+    (folder / "ca.crt").write_bytes(pem)
+    (folder / "tls.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder
+
+
+def world_with_pods() -> World:
+    """Return a world in which attempt 1 runs and two pods have tokens."""
+    world = World()
+    world.submit()
+    world.settle()
+    world.tick()
+    for index in range(2):
+        pod = world.objects["Pod", "team", f"tiny-1-{index}-x"]["metadata"]
+        world.tokens[f"token-{index}"] = Identity(
+            namespace="team", pod=pod["name"], pod_uid=pod["uid"]
+        )
+    return world
+
+
+def serve(
+    world: World, certificates: Path, scenario: Callable[[Call], Awaitable[None]]
+) -> list[Key]:
+    """Run a scenario against the server; return the keys that were woken."""
+    woken: list[Key] = []
+
+    async def main() -> None:
+        server = ProgressServer(world, world.reports, woken.append, clock=lambda: world.now)
+        port = await server.start("127.0.0.1", 0, certificates)
+        context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        async with aiohttp.ClientSession() as session:
+
+            async def call(
+                body: Any = None,
+                *,
+                token: str = "token-0",  # noqa: S107 - a name in the fake review
+                name: str = "tiny",
+                namespace: str = "team",
+                data: bytes | None = None,
+            ) -> tuple[int, str]:
+                payload = {"qwenft": OWN} if body is None else body
+                url = f"https://127.0.0.1:{port}{names.progress_path(namespace, name)}"
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                sent: dict[str, Any] = {"json": payload} if data is None else {"data": data}
+                async with session.post(url, headers=headers, ssl=context, **sent) as answer:
+                    return answer.status, await answer.text()
+
+            await scenario(call)
+        await server.stop()
+
+    asyncio.run(main())
+    return woken
+
+
+def test_a_report_of_the_run_is_taken_and_wakes_it(certificates: Path) -> None:
+    world = world_with_pods()
+
+    async def scenario(call: Call) -> None:
+        assert (await call())[0] == 200
+
+    assert serve(world, certificates, scenario) == [Key("team", "tiny")]
+    world.settle()
+    assert world.status()["phase"] == "Training"
+    assert world.status()["progress"]["step"] == 5
+    assert world.status()["progress"]["loss"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ({"token": ""}, 401, "needs the token of a pod"),
+        ({"token": "forged"}, 401, "needs the token of a pod"),
+        ({"name": "other"}, 403, "pod of team/tiny"),
+        ({"namespace": "foreign"}, 403, "pod of team/tiny"),
+        ({"body": {"qwenft": OWN | {"attempt": 2}}}, 403, "of attempt 1"),
+        ({"body": {"qwenft": OWN | {"loss": "nan"}}}, 400, "loss"),
+        ({"body": {"qwenft": {"attempt": 1}}}, 400, "step: is missing"),
+        ({"body": {}}, 400, "trainerStatus: is missing"),
+        ({"body": []}, 400, "must be a JSON object"),
+        ({"data": b"{"}, 400, "is not JSON"),
+        ({"data": b"[" * 5000}, 400, "is not JSON"),
+        ({"data": b"x" * 70_000}, 413, ""),
+    ],
+)
+def test_anything_else_is_refused_with_the_reason(
+    certificates: Path, arguments: dict[str, Any], status: int, told: str
+) -> None:
+    world = world_with_pods()
+
+    async def scenario(call: Call) -> None:
+        code, text = await call(**arguments)
+        assert (code, told in text) == (status, True), text
+
+    assert serve(world, certificates, scenario) == []
+
+
+def test_a_token_is_worth_nothing_once_its_pod_is_gone(certificates: Path) -> None:
+    world = world_with_pods()
+
+    async def scenario(call: Call) -> None:
+        assert (await call())[0] == 200
+        del world.objects["Pod", "team", "tiny-1-0-x"]
+        assert (await call())[0] == 200  # still trusted
+        world.now += 31
+        assert (await call())[0] == 401
+
+    serve(world, certificates, scenario)
+
+
+def test_a_pod_that_took_the_name_of_another_is_not_believed(certificates: Path) -> None:
+    world = world_with_pods()
+    world.objects["Pod", "team", "tiny-1-0-x"]["metadata"]["uid"] = "another"
+
+    async def scenario(call: Call) -> None:
+        assert (await call())[0] == 401
+
+    serve(world, certificates, scenario)
+
+
+def test_an_attempt_that_was_cut_off_is_fenced(certificates: Path) -> None:
+    world = world_with_pods()
+    uid = world.objects[names.KIND, "team", "tiny"]["metadata"]["uid"]
+    world.reports.fence(uid, 2)
+
+    async def scenario(call: Call) -> None:
+        code, text = await call()
+        assert (code, "attempt 1 is over" in text) == (409, True)
+
+    assert serve(world, certificates, scenario) == []
+
+
+def test_an_apiserver_that_cannot_be_asked_means_later(certificates: Path) -> None:
+    world = world_with_pods()
+
+    async def review_token(_token: str, _audience: str) -> Identity | None:
+        raise Unavailable("no answer")
+
+    world.review_token = review_token  # type: ignore[method-assign]
+
+    async def scenario(call: Call) -> None:
+        assert (await call())[0] == 503
+
+    serve(world, certificates, scenario)
+
+
+def test_the_upstream_body_alone_is_understood(certificates: Path) -> None:
+    world = world_with_pods()
+    metrics = [
+        {"name": "loss", "value": "1.25"},
+        {"name": "global_step", "value": "30"},
+        {"name": "max_steps", "value": 120},
+        {"name": "oddity", "value": "text"},
+    ]
+    status = {"progressPercentage": 25, "estimatedRemainingSeconds": 60, "metrics": metrics}
+
+    async def scenario(call: Call) -> None:
+        assert (await call({"trainerStatus": status}))[0] == 200
+
+    serve(world, certificates, scenario)
+    world.settle()
+    progress = world.status()["progress"]
+    assert (progress["step"], progress["totalSteps"], progress["loss"]) == (30, 120, 1.25)
+    assert progress["estimatedRemainingSeconds"] == 60
+
+
+def test_an_older_report_does_not_turn_the_clock_back(certificates: Path) -> None:
+    world = world_with_pods()
+
+    async def scenario(call: Call) -> None:
+        await call({"qwenft": OWN | {"step": 9}})
+        await call({"qwenft": OWN | {"step": 4}})
+
+    serve(world, certificates, scenario)
+    world.settle()
+    assert world.status()["progress"]["step"] == 9
