@@ -21,25 +21,25 @@ class Runtime:
     """Constants of one framework; `words` is the pattern that recognises it.
 
     Memory. Bytes that autograd keeps per token and block in bf16: `saved_hidden` × hidden +
-    `saved_attention` × (query + key/value widths) + `saved_ffn` × ffn (`saved_plain` where the block
-    has no gate). `selective`: which of them selective checkpointing keeps: `products` (outputs of
-    all matrix multiplications), `half` (of every other one), `attention` (all but attention
-    scores). `logit`: bytes per logit at the peak of the loss. `sharded`: fp32 master weights, no
-    bf16 copy. `gradient` and `optimizer`: bytes per parameter in mixed precision.
-    `kept_gradients`: gradients live in a buffer that is never freed. `step_temporary`: bytes per
-    parameter of the optimizer step's temporaries (foreach kernels) when everything is bf16.
-    `keeps_gathered`: inputs gathered from sequence-parallel ranks are kept for backward.
-    `allocator`: reserved over allocated. `overhead`: bytes outside the allocator (context, NCCL).
+    `saved_attention` × (query + key/value widths) + `saved_ffn` × ffn (`saved_plain` where the
+    block has no gate). `keeps_gathered`: inputs gathered from sequence-parallel ranks are kept
+    too. `selective`: which of them selective checkpointing keeps: `products` (outputs of all matrix
+    multiplications), `half` (of every other one), `attention` (all but attention scores).
+    `logit`: bytes per logit at the peak of the loss. `sharded`: fp32 master weights, no bf16
+    copy. `gradient`, `optimizer`: bytes per parameter in mixed precision. `kept_gradients`:
+    gradients live in a buffer that is never freed. `step_temporary`: bytes per parameter of the
+    optimizer step's temporaries (foreach kernels) when everything is bf16. `gathered_blocks`:
+    blocks held whole under full sharding. `allocator`: reserved over allocated. `overhead`: bytes
+    outside the allocator (context, NCCL).
 
     Time. `matmul` and `attention`: share of the device's sustained rate. `traffic`: HBM bytes of
     norms, activations and residuals, as a multiple of the bytes that autograd keeps.
-    `score_bytes`: HBM bytes per attention score and forward without a flash kernel.
-    `launch`: seconds that the host needs to start one block's forward; `straggle`: by what share
-    each further tensor-parallel rank delays it, as all wait for the slowest.
-    `collective`: seconds of an empty collective of two ranks, `collective_rank`: of each further
-    one. `tp_exposed` and
+    `score_bytes`: HBM bytes per attention score and forward without a flash kernel. `launch`:
+    seconds that the host needs to start one block's forward; `straggle`: by what share each further
+    tensor-parallel rank delays it, as all wait for the slowest. `collective`: seconds of an empty
+    collective of two ranks, `collective_rank`: of each further one. `tp_exposed`,
     `shard_exposed`: share of communication that computation never hides. `step`: seconds once
-    per optimizer step.
+    per optimizer step. `zero`: level of sharding where none is printed.
     """
 
     name: str

@@ -1,23 +1,17 @@
 """Fit the speed constants of runtimes and device generations, source by source.
 
-`python tests/accuracy/calibrate.py` prints the constants to put into `qwenft_plan.runtimes` and
-`qwenft_plan.hardware`; nothing is written. Each stage moves a few knobs on the rows of its own
+`PYTHONPATH=tests/support python -m accuracy.calibrate` prints the constants to put into
+`qwenft_plan.runtimes` and `qwenft_plan.hardware`; nothing is written. Each stage moves a few knobs on the rows of its own
 sources and keeps the others where they stand. The sources in `HELD_OUT` enter no stage.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "operator/src"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from rows import HELD_OUT, Measured, load
-
+from accuracy.rows import HELD_OUT, load
 from qwenft_plan.cost import tokens_per_second
 from qwenft_plan.hardware import generation
 from qwenft_plan.row import Question
@@ -65,6 +59,16 @@ def knobs(owner: str, **ranges: tuple[float, float]) -> tuple[Knob, ...]:
     return tuple(
         Knob(owner=owner, field=field, low=low, high=high) for field, (low, high) in ranges.items()
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A row whose speed counts."""
+
+    source: str
+    fp8: bool
+    question: Question
+    speed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +121,7 @@ STAGES = (
             tp_exposed=(0.2, 1.2),
         ),
     ),
+    Stage(sources=("internevo",), knobs=knobs("internevo", matmul=(0.6, 1.0), traffic=(1.0, 5.0))),
     Stage(
         sources=("dgxc", "simumax_b200"),
         knobs=knobs(
@@ -141,7 +146,7 @@ def apply(question: Question, values: Values) -> Question:
     return question
 
 
-def loss(rows: Sequence[Measured], values: Values) -> float:
+def loss(rows: Sequence[Timed], values: Values) -> float:
     """Return the mean absolute logarithm of predicted over measured speed, sources equal."""
     sources: dict[str, list[float]] = {}
     for row in rows:
@@ -149,14 +154,14 @@ def loss(rows: Sequence[Measured], values: Values) -> float:
     return sum(sum(errors) / len(errors) for errors in sources.values()) / len(sources)
 
 
-def error(row: Measured, values: Values) -> float:
+def error(row: Timed, values: Values) -> float:
     """Return the logarithm of predicted over measured speed."""
     question = apply(row.question, values)
     speed = tokens_per_second(question.work, question.layout) / question.layout.world_size
     return math.log(speed / row.speed)
 
 
-def fit(stage: Stage, rows: Sequence[Measured], values: Values) -> Values:
+def fit(stage: Stage, rows: Sequence[Timed], values: Values) -> Values:
     """Return `values` with the stage's knobs moved downhill, step by shrinking step."""
     found = dict(values)
     for knob in stage.knobs:
@@ -175,7 +180,7 @@ def fit(stage: Stage, rows: Sequence[Measured], values: Values) -> Values:
     return found
 
 
-def report(rows: Iterable[Measured], values: Values) -> None:
+def report(rows: Iterable[Timed], values: Values) -> None:
     """Print each source's median error and bias with the constants at `values`."""
     sources: dict[str, list[float]] = {}
     for row in rows:
@@ -190,10 +195,14 @@ def report(rows: Iterable[Measured], values: Values) -> None:
 
 def main() -> None:
     """Fit every stage in turn and print the constants."""
-    rows = [row for row in load() if row.question is not None and row.speed is not None]
+    rows = [
+        Timed(source=row.source, fp8=row.fp8, question=row.question, speed=row.speed)
+        for row in load()
+        if row.question is not None and row.speed is not None and not row.left_out_speed
+    ]
     values: Values = {}
     for stage in STAGES:
-        chosen = [r for r in rows if r.source in stage.sources and not r.left_out_speed]
+        chosen = [r for r in rows if r.source in stage.sources]
         values = fit(stage, chosen[:: stage.stride], values)
     for knob, value in values.items():
         print(f"{knob.owner}.{knob.field} = {value:.4g}")

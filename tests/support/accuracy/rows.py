@@ -12,7 +12,7 @@ from qwenft_plan.row import Question, parse_row
 
 __all__ = ["HELD_OUT", "TRUTH", "Measured", "load", "visible"]
 
-TRUTH = Path(__file__).parents[1] / "truth" / "measured_runs.csv"
+TRUTH = Path(__file__).parents[2] / "truth" / "measured_runs.csv"
 
 HELD_OUT = ("fms_fsdp", "korthikanti_tab5", "mcore_h100_table",
             "narayanan2021", "torchtune_flags")  # fmt: skip
