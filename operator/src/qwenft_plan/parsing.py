@@ -88,7 +88,8 @@ def _absolute(mapping: Mapping[str, Any], path: str, *, needed: bool) -> str:
     parts = value.split("/")
     if not value.startswith("/") or len(parts) < 2 or not parts[1] or ".." in parts:  # noqa: PLR2004
         raise SpecError(f"{path}.path", f"must be an absolute path such as /data/x, not {value!r}")
-    if parts[1] in _SYSTEM_DIRECTORIES:
+    # Only a mounted volume can hide a directory of the container; a local run may use any.
+    if parts[1] in _SYSTEM_DIRECTORIES and mapping.get("volume"):
         message = f"/{parts[1]} belongs to the container; choose a directory such as /data"
         raise SpecError(f"{path}.path", message)
     return value
