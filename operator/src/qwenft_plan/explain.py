@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group, Inventory
 from qwenft_plan.model import ModelShape
+from qwenft_plan.remedies import remedies
 from qwenft_plan.search import Judged, Refused, sizes
 from qwenft_plan.spec import FinetuneSpec
 
@@ -46,7 +47,7 @@ def summary(item: Judged | Refused) -> str:
 
 def reason(best: Judged, fitting: int, refused: int) -> str:
     """Return why the winner won, in one or two sentences with its numbers."""
-    memory = best.memory.total / GIB
+    memory = best.peak / GIB
     usable = best.work.device.memory / GIB
     text = (
         f"Fastest of {fitting} plans that fit ({refused} did not): "
@@ -57,6 +58,11 @@ def reason(best: Judged, fitting: int, refused: int) -> str:
         text += f"; {seconds / best.time.total:.0%} of a step goes into {_PART_WORDS[worst]}"
     if best.nodes > 1 and best.work.device.vendor != "cpu":
         text += f"; assumes {best.work.device.network / 1e9:.0f} GB/s between nodes"
+    if best.lesson.runs:
+        text += (
+            f"; corrected by {best.lesson.runs} earlier runs (speed × {best.lesson.speed:.2f}, "
+            f"memory × {best.lesson.memory:.2f})"
+        )
     return text + "."
 
 
@@ -86,15 +92,16 @@ def infeasible(
         return (_too_few(spec, inventory),)
     if not refused:
         return (_no_degrees(spec, model, inventory),)
-    nearest = sorted(refused, key=lambda item: item.missing)[:3]
-    return tuple(
-        f"{summary(item)}: {item.reason} ({item.missing / GIB:.1f} GiB too much)"
-        for item in nearest
-    )
+    nearest = min(refused, key=lambda item: item.missing)
+    missing = f"{summary(nearest)}: {nearest.reason} ({nearest.missing / GIB:.1f} GiB too much)"
+    return (missing, *remedies(spec, model, groups, nearest))
 
 
-def table(planned: Planned) -> str:
-    """Return the winner, its prediction and the alternatives as plain text."""
+def table(planned: Planned, prices: Mapping[str, float] | None = None) -> str:
+    """Return the winner, its prediction and the alternatives as plain text.
+
+    `prices`: price of a device hour by the device's name in the table of hardware.
+    """
     best = planned.chosen
     lines = [
         planned.summary,
@@ -103,12 +110,20 @@ def table(planned: Planned) -> str:
         f"  predicted   {_prediction(planned)}",
         f"  memory GiB  {_parts(best.memory, GIB)}",
         f"  step s      {_parts(best.time, 1.0)}",
+        f"  cost        {_cost(best, prices or {})}",
     ]
     if planned.alternatives:
         width = max(len(item.summary) for item in planned.alternatives)
         lines += ["", "  alternatives"]
         lines += [f"    {item.summary:<{width}}  {item.rejected}" for item in planned.alternatives]
     return "\n".join(lines) + "\n"
+
+
+def _cost(best: Judged, prices: Mapping[str, float]) -> str:
+    hours = best.device_hours_per_billion_tokens
+    text = f"{hours:,.1f} device hours per billion tokens"
+    price = prices.get(best.work.device.name)
+    return text if price is None else f"{text}, {hours * price:,.2f} at {price:g} an hour"
 
 
 def _prediction(planned: Planned) -> str:

@@ -15,6 +15,7 @@ from qwenft_plan.divisibility import batch_reason, pipeline_reason, tensor_reaso
 from qwenft_plan.errors import Infeasible, SpecError
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group, Inventory
+from qwenft_plan.lessons import NO_LESSONS, Lessons
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import CHECKPOINTING, SCHEDULES, Plan, Predicted
 from qwenft_plan.search import Judged, Refused, judge_all, sizes
@@ -47,8 +48,14 @@ class Planned:
     chosen: Judged
 
 
-def plan(*, spec: FinetuneSpec, model: ModelShape, inventory: Inventory) -> Planned:
-    """Choose the plan for `spec` on `inventory`.
+def plan(
+    *,
+    spec: FinetuneSpec,
+    model: ModelShape,
+    inventory: Inventory,
+    lessons: Lessons = NO_LESSONS,
+) -> Planned:
+    """Choose the plan for `spec` on `inventory`, corrected by `lessons` of earlier runs.
 
     Raises `SpecError` when a fixed degree can never work for this model and batch, `Infeasible`
     with numbers when nothing fits the nodes at hand.
@@ -59,7 +66,7 @@ def plan(*, spec: FinetuneSpec, model: ModelShape, inventory: Inventory) -> Plan
     refused: list[Refused] = []
     for group in groups:
         for nodes, per_node in sizes(spec, group):
-            for judged in judge_all(spec, model, group, nodes, per_node):
+            for judged in judge_all(spec, model, group, nodes, per_node, lessons):
                 if isinstance(judged, Judged):
                     fitting.append(judged)
                 else:
@@ -147,7 +154,7 @@ def _simplicity(item: Judged) -> tuple[object, ...]:
 
 def _predicted(best: Judged) -> Predicted:
     return Predicted(
-        memory_gib=round(best.memory.total / GIB, 2),
+        memory_gib=round(best.peak / GIB, 2),
         tokens_per_second=float(f"{best.tokens_per_second:.4g}"),
         mfu=round(best.mfu, 4),
     )

@@ -126,9 +126,9 @@ INTERNEVO = replace(
     words=r"internevo",
     gradient=2.0,
     optimizer=24.0,
-    matmul=0.83,
+    matmul=0.773,
     attention=1.0,
-    traffic=1.56,
+    traffic=2.81,
 )
 """Megatron-like; keeps flattened fp32 copies of gradients and weights beside the moments."""
 

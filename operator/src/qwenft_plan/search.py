@@ -13,6 +13,7 @@ from qwenft_plan.cost import TimeParts, step_time
 from qwenft_plan.divisibility import batch_reason, pipeline_reason, tensor_reason, virtual_stages
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group
+from qwenft_plan.lessons import NO_LESSONS, UNTAUGHT, Lesson, Lessons, lesson_key
 from qwenft_plan.memory import SAFETY, MemoryParts, peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import CHECKPOINTING
@@ -39,11 +40,23 @@ class Judged:
     layout: Layout
     memory: MemoryParts
     time: TimeParts
+    lesson: Lesson = UNTAUGHT
+
+    @property
+    def peak(self) -> float:
+        """Bytes of the fullest device, corrected by what earlier runs taught."""
+        return self.memory.total * self.lesson.memory
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of the whole run per second."""
-        return self.layout.global_batch * self.work.sequence_length / self.time.total
+        """Tokens of the whole run per second, corrected by what earlier runs taught."""
+        tokens = self.layout.global_batch * self.work.sequence_length
+        return tokens / self.time.total * self.lesson.speed
+
+    @property
+    def device_hours_per_billion_tokens(self) -> float:
+        """Device hours that a billion tokens take."""
+        return 1e9 / self.tokens_per_second * self.layout.world_size / 3600
 
     @property
     def mfu(self) -> float:
@@ -109,7 +122,12 @@ def sizes(spec: FinetuneSpec, group: Group) -> tuple[tuple[int, int], ...]:
 
 
 def judge_all(
-    spec: FinetuneSpec, model: ModelShape, group: Group, nodes: int, per_node: int
+    spec: FinetuneSpec,
+    model: ModelShape,
+    group: Group,
+    nodes: int,
+    per_node: int,
+    lessons: Lessons = NO_LESSONS,
 ) -> Iterator[Judged | Refused]:
     """Judge every layout of one size, in a fixed order."""
     work = workload_for(spec, model, group, per_node)
@@ -133,23 +151,25 @@ def judge_all(
                     )
                     if pipeline_reason(model, pp, schedule, accumulation):
                         continue
-                    judged = _judge(work, layout, group, nodes, budget)
+                    judged = _judge(work, layout, group, nodes, budget, lessons)
                     yield judged
                     if isinstance(judged, Refused):
                         break  # a larger micro-batch needs more
 
 
 def _judge(
-    work: Workload, layout: Layout, group: Group, nodes: int, budget: float
+    work: Workload, layout: Layout, group: Group, nodes: int, budget: float, lessons: Lessons
 ) -> Judged | Refused:
     memory = peak_memory(work, layout)
-    if memory.total > budget:
+    lesson = lessons.lesson(lesson_key(work, layout)) if lessons.ratios else UNTAUGHT
+    peak = memory.total * lesson.memory
+    if peak > budget:
         return Refused(
             nodes=nodes,
             per_node=work.per_node,
             layout=layout,
-            reason=f"needs {memory.total / GIB:.1f} GiB of {budget / GIB:.1f}",
-            missing=memory.total - budget,
+            reason=f"needs {peak / GIB:.1f} GiB of {budget / GIB:.1f}",
+            missing=peak - budget,
             work=work,
         )
     return Judged(
@@ -160,6 +180,7 @@ def _judge(
         layout=layout,
         memory=memory,
         time=step_time(work, layout),
+        lesson=lesson,
     )
 
 

@@ -1,8 +1,8 @@
 """Fit the speed constants of runtimes and device generations, source by source.
 
 `PYTHONPATH=tests/support python -m accuracy.calibrate` prints the constants to put into
-`qwenft_plan.runtimes` and `qwenft_plan.hardware`; nothing is written. Each stage moves a few knobs on the rows of its own
-sources and keeps the others where they stand. The sources in `HELD_OUT` enter no stage.
+`qwenft_plan.runtimes` and `qwenft_plan.hardware`; nothing is written. Each stage moves a few
+knobs on the rows of its own sources and keeps the others where they stand. The sources in `HELD_OUT` enter no stage.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from accuracy.rows import HELD_OUT, load
 from qwenft_plan.cost import tokens_per_second
@@ -38,11 +39,12 @@ class Knob:
         """Return the question with this constant at `value`."""
         work = question.work
         if work.runtime.name in self.owner.split("|"):
-            runtime = replace(work.runtime, **{self.field: value})
+            changed: dict[str, Any] = {self.field: value}
+            runtime = replace(work.runtime, **changed)
             return replace(question, work=replace(work, runtime=runtime))
         if self.field == "attention":
             value *= work.device.peak_bf16
-        device = replace(work.device, **{self.field: value})
+        device = replace(work.device, **dict[str, Any]({self.field: value}))
         return replace(question, work=replace(work, device=device))
 
     def current(self, question: Question) -> float:
