@@ -1,0 +1,200 @@
+"""Node and Pod objects become an inventory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qwenft_operator.nodes import Capacity, capacity, requests_of
+from qwenft_operator.quantities import amount
+from qwenft_plan.model import ModelShape
+from qwenft_plan.planner import plan
+from qwenft_plan.spec import FinetuneSpec
+from simulated import node_body
+from simulated.builders import spec_mapping
+
+H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
+GPU_NODE = {"cpu": "96", "memory": "1Ti", "nvidia.com/gpu": "8"}
+
+
+def spec_of(**resources: Any) -> FinetuneSpec:
+    base = {"nodes": {"min": 1}, "processesPerNode": None}
+    merged = {k: v for k, v in (base | resources).items() if v is not None}
+    return FinetuneSpec.from_mapping(spec_mapping(resources=None) | {"resources": merged})
+
+
+def pod(node: str | None, **requests: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {"containers": [{"resources": {"requests": requests}}]}
+    if node:
+        spec["nodeName"] = node
+    return {"metadata": {"name": "p"}, "spec": spec}
+
+
+def devices(found: Capacity) -> dict[str, int]:
+    return {offer.shape.name: offer.shape.devices for offer in found.offers}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2", 2.0),
+        ("1900m", 1.9),
+        ("16Gi", 16 * 2**30),
+        ("500M", 5e8),
+        ("1e3", 1000.0),
+        (8, 8.0),
+        ("0.5", 0.5),
+        ("much", 0.0),
+        ("1.2.3", 0.0),
+        ("7Qi", 0.0),
+    ],
+)
+def test_quantities(text: object, value: float) -> None:
+    assert amount(text) == pytest.approx(value)
+
+
+def test_a_gpu_node_offers_its_product_and_memory() -> None:
+    found = capacity(
+        spec_of(gpusPerNode=8).resources, [node_body("g", allocatable=GPU_NODE, labels=H100)], []
+    )
+    (offer,) = found.offers
+    assert offer.resource == "nvidia.com/gpu"
+    assert offer.shape.device.vendor == "nvidia"
+    assert offer.shape.device_memory_bytes == 81559 * 2**20
+
+
+def test_an_amd_node_is_read_by_its_own_labels() -> None:
+    labels = {"amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM"}
+    node = node_body("a", allocatable={"amd.com/gpu": "8"}, labels=labels)
+    (offer,) = capacity(spec_of(gpusPerNode=8).resources, [node], []).offers
+    assert (offer.resource, offer.shape.devices) == ("amd.com/gpu", 8)
+    assert offer.shape.device.vendor == "amd"
+
+
+def test_devices_in_use_are_not_free() -> None:
+    nodes = [node_body(name, allocatable=GPU_NODE, labels=H100) for name in ("a", "b")]
+    found = capacity(spec_of(gpusPerNode=8).resources, nodes, [pod("b", **{"nvidia.com/gpu": "3"})])
+    assert devices(found) == {"a": 8, "b": 5}
+
+
+def test_unbound_and_promised_pods_hold_their_place() -> None:
+    nodes = [node_body(name, allocatable=GPU_NODE, labels=H100) for name in ("a", "b")]
+    wanted = {"nvidia.com/gpu": 8.0}
+    unbound = pod(None, **{"nvidia.com/gpu": "8"})
+    assert devices(capacity(spec_of().resources, nodes, [unbound])) == {"a": 0, "b": 8}
+    assert devices(capacity(spec_of().resources, nodes, [], [wanted, wanted])) == {"a": 0, "b": 0}
+
+
+def test_a_pod_that_fits_nowhere_holds_nothing() -> None:
+    nodes = [node_body("a", allocatable=GPU_NODE, labels=H100)]
+    found = capacity(spec_of().resources, nodes, [pod(None, **{"nvidia.com/gpu": "16"})])
+    assert devices(found) == {"a": 8}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        node_body("n", ready=False),
+        node_body("n", unschedulable=True),
+        node_body("n", taints=({"key": "gpu", "value": "yes", "effect": "NoSchedule"},)),
+        node_body("n", labels={"pool": "other"}),
+    ],
+)
+def test_nodes_that_cannot_be_used_are_left_out(node: dict[str, Any]) -> None:
+    resources = spec_of(nodeSelector={"pool": "mine"}).resources
+    assert capacity(resources, [node], []).offers == ()
+
+
+@pytest.mark.parametrize(
+    ("toleration", "usable"),
+    [
+        ({"key": "gpu", "value": "yes", "effect": "NoSchedule"}, True),
+        ({"key": "gpu", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "gpu", "value": "no"}, False),
+        ({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}, False),
+        ({"key": "cpu", "operator": "Exists"}, False),
+    ],
+)
+def test_taints_are_tolerated_as_the_scheduler_does(
+    toleration: dict[str, str], *, usable: bool
+) -> None:
+    taint = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+    node = node_body("n", taints=(taint,))
+    resources = spec_of(processesPerNode=1, tolerations=[toleration]).resources
+    assert bool(capacity(resources, [node], []).offers) is usable
+
+
+def test_a_preference_is_no_obstacle() -> None:
+    node = node_body("n", taints=({"key": "x", "effect": "PreferNoSchedule"},))
+    assert len(capacity(spec_of(processesPerNode=1).resources, [node], []).offers) == 1
+
+
+def test_cpu_processes_share_cores_and_memory() -> None:
+    node = node_body("n", allocatable={"cpu": "8", "memory": "16Gi"})
+    (offer,) = capacity(spec_of(processesPerNode=2, cpusPerProcess=3).resources, [node], []).offers
+    assert offer.shape.is_cpu
+    assert offer.shape.devices == 2
+    assert offer.shape.device_memory_bytes == 8 * 2**30
+    assert offer.shape.cpus_per_process == 3
+
+
+def test_fewer_processes_fit_where_cores_are_taken() -> None:
+    node = node_body("n", allocatable={"cpu": "4", "memory": "8Gi"})
+    busy = [pod("n", cpu="1500m")]
+    resources = spec_of(processesPerNode=4).resources
+    assert devices(capacity(resources, [node], busy)) == {"n": 2}
+
+
+def test_memory_that_is_asked_for_and_not_there_leaves_no_process() -> None:
+    node = node_body("n", allocatable={"cpu": "4", "memory": "8Gi"})
+    resources = spec_of(processesPerNode=2, memoryPerNode="9Gi").resources
+    assert devices(capacity(resources, [node], [])) == {"n": 0}
+
+
+def test_cpu_runs_do_not_take_gpu_nodes_for_their_gpus() -> None:
+    node = node_body("g", allocatable=GPU_NODE, labels=H100)
+    (offer,) = capacity(spec_of(processesPerNode=2).resources, [node], []).offers
+    assert (offer.shape.is_cpu, offer.resource) == (True, "")
+
+
+def test_gpu_runs_do_not_see_cpu_nodes() -> None:
+    assert capacity(spec_of(gpusPerNode=1).resources, [node_body("n")], []).offers == ()
+
+
+def test_an_unknown_product_is_named_not_guessed() -> None:
+    labels = {"nvidia.com/gpu.product": "Quadro-Imaginary"}
+    node = node_body("n", allocatable=GPU_NODE, labels=labels)
+    found = capacity(spec_of(gpusPerNode=1).resources, [node], [])
+    assert (found.offers, found.unknown) == ((), ("Quadro-Imaginary",))
+
+
+def test_requests_count_as_the_scheduler_counts_them() -> None:
+    spec = {
+        "containers": [
+            {"resources": {"requests": {"cpu": "1"}}},
+            {"resources": {"limits": {"cpu": "2", "nvidia.com/gpu": "1"}}},
+        ],
+        "initContainers": [
+            {"resources": {"requests": {"cpu": "5"}}},
+            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
+        ],
+        "overhead": {"cpu": "250m"},
+    }
+    assert requests_of(spec) == {"cpu": 5.25, "nvidia.com/gpu": 1.0}
+
+
+def test_the_placement_keeps_a_plan_on_its_product() -> None:
+    a100 = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "nvidia.com/gpu.memory": "81920"}
+    nodes = [
+        node_body("h", allocatable=GPU_NODE, labels=H100),
+        node_body("a", allocatable=GPU_NODE, labels=a100),
+    ]
+    spec = spec_of(gpusPerNode=8, nodeSelector={})
+    found = capacity(spec.resources, nodes, [])
+    planned = plan(spec=spec, model=ModelShape.for_spec(spec.model), inventory=found.inventory)
+    placement = found.placement(spec, planned)
+    product = placement.selector["nvidia.com/gpu.product"]
+    assert product in {H100["nvidia.com/gpu.product"], a100["nvidia.com/gpu.product"]}
+    assert placement.resource == "nvidia.com/gpu"
