@@ -15,7 +15,7 @@ from qwenft_plan.hardware import CPU, GIB, Device, cpu_device, find_device
 __all__ = ["Group", "Inventory", "NodeShape"]
 
 _NOTATION = re.compile(r"(\d+)x(\d+)x([A-Za-z][\w. +/-]*)")
-_TRAILING_MEMORY = re.compile(r"-(\d+)\s*g(?:i?b)?$", re.IGNORECASE)
+_TRAILING_MEMORY = re.compile(r"cpu(?:-(\d+)\s*gi?b?)?", re.IGNORECASE)
 _MAX_NODES, _MAX_DEVICES = 4096, 72
 
 
@@ -119,14 +119,12 @@ def _product_groups(nodes: list[NodeShape]) -> list[Group]:
     groups = []
     for devices in sorted({node.devices for node in nodes}, reverse=True):
         able = [node.device for node in nodes if node.devices >= devices]
+        # Rates of one product differ only between CPU processes, by their cores: all together.
         slowest = replace(
-            able[0],
+            min(able, key=lambda device: device.peak_bf16),
             memory=min(device.memory for device in able),
             network=min(device.network for device in able),
             link=min(device.link for device in able),
-            matmul_bf16=min(device.matmul_bf16 for device in able),
-            matmul_fp32=min(device.matmul_fp32 for device in able),
-            hbm=min(device.hbm for device in able),
         )
         groups.append(Group(device=slowest, count=len(able), devices=devices))
     return groups
@@ -156,6 +154,9 @@ def _parse_part(text: str, first: int) -> list[NodeShape]:
 
 def _cpu_memory(product: str) -> int | None:
     """`cpu-4G` says how much memory a process has; GPUs read the table by their name."""
-    size = _TRAILING_MEMORY.search(product)
-    is_cpu = find_device(product) is CPU
-    return int(size[1]) * GIB if size is not None and is_cpu else None
+    if find_device(product) is not CPU:
+        return None
+    size = _TRAILING_MEMORY.fullmatch(product)
+    if size is None:
+        raise SpecError("--on", f"expected cpu or cpu-4G (GiB a process), found {product!r}")
+    return int(size[1]) * GIB if size[1] else None
