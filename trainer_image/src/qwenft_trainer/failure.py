@@ -141,8 +141,15 @@ class Cause:
 
 
 def completed(result: Mapping[str, object] | None) -> str:
-    """Render the termination message of a finished run; ``result`` as the trainer wrote it."""
-    return json.dumps({"exitCode": 0, "reason": COMPLETED, "result": dict(result or {})})
+    """Render the termination message of a finished run; ``result`` as the trainer wrote it.
+
+    Where all of it is more than the kubelet keeps, only the numbers and short texts are told.
+    """
+    body = {"exitCode": 0, "reason": COMPLETED, "result": dict(result or {})}
+    text = json.dumps(body)
+    if len(text) > MESSAGE_LIMIT:
+        text = json.dumps({**body, "result": _short_entries(result or {})})
+    return text
 
 
 def classify(error: BaseException) -> type[TrainerError]:
@@ -206,7 +213,8 @@ def last_lines(text: str, limit: int) -> str:
     """Keep the last whole lines of a text that fit into ``limit`` bytes."""
     kept: list[str] = []
     for line in reversed(text.strip().splitlines()):
-        if len("\n".join((line, *kept)).encode()) > limit:
+        # File names that are no UTF-8 stand in a traceback as lone surrogates.
+        if len("\n".join((line, *kept)).encode(errors="surrogatepass")) > limit:
             break
         kept.insert(0, line)
     return "\n".join(kept)
@@ -249,6 +257,11 @@ def _fit(fields: dict[str, object], *, trace: str) -> str:
         if len(text.encode()) <= MESSAGE_LIMIT:
             break
     return text
+
+
+def _short_entries(result: Mapping[str, object]) -> dict[str, object]:
+    limit = MESSAGE_LIMIT // 16
+    return {name: value for name, value in result.items() if len(json.dumps(value)) <= limit}
 
 
 def _shorten(message: str, room: int) -> str:
