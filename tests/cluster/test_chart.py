@@ -1,0 +1,175 @@
+"""The chart, rendered by Helm and judged by the apiserver's own validation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo import platforms
+from embedded.stages import StageError, run
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "qwenft"
+VERSION = "1.35.0"
+
+Objects = list[dict[str, Any]]
+Template = Callable[..., Objects]
+
+
+@pytest.fixture(scope="module")
+def platform() -> platforms.Platform:
+    found = platforms.choose()
+    found.up()
+    return found
+
+
+@pytest.fixture(scope="module")
+def template(platform: platforms.Platform) -> Template:
+    """Return a function that renders the chart with values."""
+
+    def call(*flags: str, release: str = "qwenft") -> Objects:
+        command = [platform.tool("helm"), "template", release, str(CHART), "-n", "somewhere"]
+        text = run([*command, "--kube-version", VERSION, *flags])
+        return [item for item in yaml.safe_load_all(text) if item]
+
+    return call
+
+
+def of_kind(objects: Objects, kind: str) -> Objects:
+    return [item for item in objects if item["kind"] == kind]
+
+
+def pod_spec(objects: Objects) -> dict[str, Any]:
+    (deployment,) = of_kind(objects, "Deployment")
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def rules_of(objects: Objects, name: str) -> set[tuple[str, str, str]]:
+    """Return every right as (group, resource, verb)."""
+    return {
+        (group, resource, verb)
+        for item in objects
+        if item["kind"] in ("ClusterRole", "Role") and item["metadata"]["name"] == name
+        for rule in item["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_apiserver_takes_every_object(platform: platforms.Platform, template: Template) -> None:
+    objects = [item for item in template() if item["kind"] != "CustomResourceDefinition"]
+    for item in objects:
+        if "namespace" in item["metadata"]:
+            item["metadata"]["namespace"] = "default"
+        told = platforms.kubectl(
+            platform, "apply", "--dry-run=server", "-f", "-", stdin=json.dumps(item)
+        )
+        assert "server dry run" in told
+
+
+def test_plain_manifests_say_what_the_chart_says(template: Template) -> None:
+    manifests = list(
+        yaml.safe_load_all((ROOT / "manifests" / "rbac.yaml").read_text(encoding="utf-8"))
+    )
+    assert rules_of(manifests, "qwenft") == rules_of(template(), "qwenft")
+    plain = yaml.safe_load((ROOT / "manifests" / "deployment.yaml").read_text(encoding="utf-8"))
+    ours, theirs = plain["spec"]["template"]["spec"], pod_spec(template())
+    assert ours["securityContext"] == theirs["securityContext"]
+    assert ours["containers"][0]["securityContext"] == theirs["containers"][0]["securityContext"]
+    assert ours["containers"][0]["resources"] == theirs["containers"][0]["resources"]
+
+
+def test_kustomize_builds_the_manifests(platform: platforms.Platform) -> None:
+    text = platforms.kubectl(platform, "kustomize", str(ROOT / "manifests"))
+    kinds = {item["kind"] for item in yaml.safe_load_all(text)}
+    assert {"CustomResourceDefinition", "Deployment", "Service", "Namespace"} <= kinds
+
+
+def test_the_operator_has_no_right_that_would_surprise(template: Template) -> None:
+    rights = rules_of(template(), "qwenft")
+    assert not {resource for _, resource, _ in rights} & {"secrets", "namespaces", "*"}
+    assert not {verb for _, _, verb in rights} & {"*", "escalate", "bind", "impersonate"}
+    assert ("", "pods", "create") not in rights, "the Job controller makes the pods"
+    assert {verb for group, _, verb in rights if group == "qwenft.dev"} == {
+        "get", "list", "watch", "delete", "update",
+    }  # fmt: skip
+
+
+def test_one_namespace_means_rights_in_it_alone(template: Template) -> None:
+    objects = template("--set", "watchNamespace=team")
+    (role,) = of_kind(objects, "Role")
+    assert role["metadata"]["namespace"] == "team"
+    cluster = {
+        (resource, verb)
+        for item in of_kind(objects, "ClusterRole")
+        if item["metadata"]["name"] == "qwenft"
+        for rule in item["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert cluster == {
+        ("nodes", "get"), ("nodes", "list"), ("nodes", "watch"), ("pods", "list"),
+        ("tokenreviews", "create"),
+    }  # fmt: skip
+    environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
+    assert environment["QWENFT_WATCH_NAMESPACE"] == "team"
+
+
+def test_the_operator_meets_the_restricted_standard(template: Template) -> None:
+    pod = pod_spec(template())
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    container = pod["containers"][0]["securityContext"]
+    assert container["readOnlyRootFilesystem"] is True
+    assert container["allowPrivilegeEscalation"] is False
+    assert container["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_definition_outlives_the_release(template: Template) -> None:
+    (crd,) = of_kind(template(), "CustomResourceDefinition")
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert of_kind(template("--set", "crds.enabled=false"), "CustomResourceDefinition") == []
+
+
+def test_the_certificate_is_for_the_service_that_pods_call(template: Template) -> None:
+    objects = template(release="prod")
+    (service,) = of_kind(objects, "Service")
+    environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
+    url = f"https://{service['metadata']['name']}.somewhere.svc:8443"
+    assert environment["QWENFT_PROGRESS_URL"] == url
+    (secret,) = of_kind(objects, "Secret")
+    assert set(secret["data"]) == {"ca.crt", "tls.crt", "tls.key"}
+
+
+def test_a_certificate_of_one_s_own_replaces_the_chart_s(template: Template) -> None:
+    objects = template("--set", "progress.existingSecret=mine")
+    assert of_kind(objects, "Secret") == []
+    volumes = {item["name"]: item for item in pod_spec(objects)["volumes"]}
+    assert volumes["certificates"]["secret"]["secretName"] == "mine"
+
+
+def test_without_the_endpoint_nothing_of_it_is_left(template: Template) -> None:
+    objects = template("--set", "progress.enabled=false")
+    assert of_kind(objects, "Service") == of_kind(objects, "Secret") == []
+    assert "CERTIFICATES" not in json.dumps(objects)
+
+
+@pytest.mark.parametrize(
+    "flag", ["replica=2", "image.repo=x", "workers=0", "logFormat=xml", "trainer.pullPolicy=Often"]
+)
+def test_a_wrong_value_is_refused(template: Template, flag: str) -> None:
+    with pytest.raises(StageError):
+        template("--set", flag)
+
+
+def test_lint_is_content(platform: platforms.Platform) -> None:
+    assert "0 chart(s) failed" in run([platform.tool("helm"), "lint", str(CHART)])
