@@ -43,6 +43,10 @@ test: ## Everything, from a fresh machine to one closing summary
 test-full: env ## Also the whole parity matrix and the long sweeps
 	@$(PYTEST) -q
 
+.PHONY: accuracy
+accuracy: env-unit ## How well the planner predicts: figures on measured public runs, docs/accuracy.md
+	@PYTHONPATH=operator/src:tests/support $(PY) -m accuracy.report
+
 .PHONY: demo cluster-up cluster-down
 demo: env ## From nothing to a finished two-node fine-tune
 	@PYTHONPATH=tests/cluster $(PY) -m demo
