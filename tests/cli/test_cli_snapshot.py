@@ -57,17 +57,13 @@ def test_a_progress_that_has_only_begun_is_enough(make_run: Make) -> None:
     assert (progress.step, progress.total_steps) == (1, 0)
 
 
-def test_without_a_plan_its_condition_says_why(make_run: Make) -> None:
-    conditions = [
-        {"type": "Ready", "status": "False", "message": "no pods"},
-        {"type": "Planned", "status": "False", "message": "needs 91 GiB of 73"},
-    ]
-    assert of_run(make_run(conditions=conditions)).reason == "needs 91 GiB of 73"
+def test_without_a_plan_the_operator_s_message_says_why(make_run: Make) -> None:
+    assert of_run(make_run(message="needs 91 GiB of 73")).reason == "needs 91 GiB of 73"
 
 
-def test_a_made_plan_needs_no_excuse(make_run: Make) -> None:
-    conditions = [{"type": "Planned", "status": "True", "message": "planned"}]
-    assert of_run(make_run(conditions=conditions)).reason == ""
+def test_the_plan_s_own_reason_comes_first(make_run: Make) -> None:
+    plan = {"summary": "2×1 CPU", "reason": "fastest"}
+    assert of_run(make_run(plan=plan, message="attempt 1 trains")).reason == "fastest"
 
 
 def test_a_failure_is_read_with_what_is_known_of_it(make_run: Make) -> None:

@@ -79,7 +79,7 @@ def of_run(
         attempt=int(status.get("attempt") or 1),
         restarts=int(status.get("restarts") or 0),
         plan=str(plan.get("summary") or ""),
-        reason=str(plan.get("reason") or _stalled(status)),
+        reason=str(plan.get("reason") or status.get("message") or ""),
         predicted=plan.get("predicted") or {},
         measured=status.get("measured") or {},
         progress=_progress(status),
@@ -133,14 +133,6 @@ def _progress(status: Mapping[str, Any]) -> Progress | None:
             **progress,
         }
     )
-
-
-def _stalled(status: Mapping[str, Any]) -> str:
-    """Return the message of the first condition that says why there is no plan."""
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "Planned" and condition.get("status") != "True":
-            return str(condition.get("message") or "")
-    return ""
 
 
 def _failure(failure: Mapping[str, Any] | None) -> Failure | None:

@@ -42,8 +42,8 @@ def helm_install(platform: Platform, images: Images, log: Path) -> None:
             "podAnnotations": {_BUILD: images.version},
         }
         _helm(
-            platform, "upgrade", "--install", RELEASE, str(_CHART), "--create-namespace", "--take-ownership",
-            "--values", "-", "--wait", "--timeout", f"{_READY_SECONDS}s",
+            platform, "upgrade", "--install", RELEASE, str(_CHART), "--create-namespace",
+            "--take-ownership", "--values", "-", "--wait", "--timeout", f"{_READY_SECONDS}s",
             log=log, stdin=json.dumps(values),
         )  # fmt: skip
 

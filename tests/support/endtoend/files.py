@@ -1,0 +1,43 @@
+"""Programs that run in pods of the trainer image: the tests' datasets, and scripts of their own."""
+
+from __future__ import annotations
+
+__all__ = ["DATASETS", "LOADING", "RAISING"]
+
+DATASETS = '''
+"""Write a small dataset, one with a token that the model does not have, and one that is damaged."""
+import torch
+
+content = torch.load("/data/qwen_dataset.pt")
+small = {"train": content["train"][:32], "validation": content["validation"][:8]}
+torch.save(small, "/data/tiny.pt")
+outside = {"train": [{k: v.clone() for k, v in row.items()} for row in small["train"]]}
+outside["train"][3]["input_ids"][5] = 4096
+torch.save(outside, "/data/outside.pt")
+whole = open("/data/tiny.pt", "rb").read()
+open("/data/corrupt.pt", "wb").write(whole[: len(whole) // 2])
+print("written")
+'''
+
+LOADING = '''
+"""Load an exported model strictly and let it continue a signature."""
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = sys.argv[1]
+model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+print("missing", len(info["missing_keys"]), "unexpected", len(info["unexpected_keys"]))
+prompt = tokenizer("def json.dumps(obj)", return_tensors="pt")
+made = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+print("generated", made.shape[1] - prompt["input_ids"].shape[1])
+'''
+
+RAISING = """
+import torch
+
+torch.moreh.option.enable_advanced_parallelization()
+raise RuntimeError("the script's own complaint")
+"""
