@@ -46,7 +46,8 @@ def _row(record: Any, *, where: str) -> tuple[Tensor, Tensor]:
     labels = _integers(record, "labels", where=where) if "labels" in record else tokens
     _check_lengths({"attention_mask": mask, "labels": labels}, len(tokens), where=where)
     span = _unpadded(mask, where=where)
-    return _checked_ids(tokens[span], where=where), labels[span] != IGNORED
+    trained = _trained(tokens[span], labels[span], where=where)
+    return _checked_ids(tokens[span], where=where), trained
 
 
 def _integers(record: Mapping[str, Any], key: str, *, where: str) -> Tensor:
@@ -86,8 +87,23 @@ def _unpadded(mask: Tensor, *, where: str) -> slice:
     return slice(first, last + 1)
 
 
+def _trained(tokens: Tensor, labels: Tensor, *, where: str) -> Tensor:
+    """Return which tokens are trained; labels of other tokens would be left out in silence."""
+    trained = labels != IGNORED
+    other = (trained & (labels != tokens)).nonzero()[:, 0]
+    if len(other):
+        entry = int(other[0])
+        raise DatasetInvalid(
+            f"{where}.labels: entry {entry} is {int(labels[entry])}, but input_ids has "
+            f"{int(tokens[entry])}; labels repeat input_ids, unshifted, or are {IGNORED}"
+        )
+    return trained
+
+
 def _checked_ids(tokens: Tensor, *, where: str) -> Tensor:
-    # Flat tokens are int32; a larger id must not wrap round into a valid one.
-    if bool((tokens > torch.iinfo(torch.int32).max).any()):
-        raise DatasetInvalid(f"{where}.input_ids: {int(tokens.max())} is no token id")
+    # Flat tokens are int32; an id beyond it must not wrap round into a valid one.
+    kept = torch.iinfo(torch.int32)
+    beyond = tokens[(tokens < kept.min) | (tokens > kept.max)]
+    if len(beyond):
+        raise DatasetInvalid(f"{where}.input_ids: {int(beyond[0])} is no token id")
     return tokens
