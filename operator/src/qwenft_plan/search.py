@@ -137,6 +137,7 @@ def judge_all(
         batches = _batches(spec, base.dp)
         for schedule in _schedules(spec, pp):
             for checkpointing in _checkpointings(spec):
+                too_much = False
                 for micro, accumulation in batches:
                     layout = Layout(
                         pp=pp,
@@ -149,12 +150,14 @@ def judge_all(
                         schedule=schedule,
                         virtual_stages=virtual_stages(schedule, pp),
                     )
+                    # A larger micro-batch needs more, unless it spares accumulated gradients.
+                    if too_much and accumulation > 1:
+                        continue
                     if pipeline_reason(model, pp, schedule, accumulation):
                         continue
                     judged = _judge(work, layout, group, nodes, budget, lessons)
                     yield judged
-                    if isinstance(judged, Refused):
-                        break  # a larger micro-batch needs more
+                    too_much = isinstance(judged, Refused)
 
 
 def _judge(
