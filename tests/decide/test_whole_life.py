@@ -98,7 +98,7 @@ def test_progress_is_written_at_most_every_three_seconds() -> None:
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(65, "DatasetInvalid"), (66, "PlanInvalid"), (67, "NumericError"), (68, "OutOfMemory")],
+    [(65, "DatasetInvalid"), (66, "PlanInvalid"), (67, "NumericError")],
 )
 def test_what_would_fail_again_stops_at_once(code: int, reason: str) -> None:
     world = World()
@@ -114,13 +114,116 @@ def test_what_would_fail_again_stops_at_once(code: int, reason: str) -> None:
     assert event_reasons(world)[-1] == reason
 
 
-def test_out_of_memory_names_what_the_plan_expected() -> None:
+def test_out_of_memory_is_planned_anew_with_less() -> None:
+    world = World()
+    world.submit(training={"batchSize": 64, "sequenceLength": 256})
+    world.program(fails(68, attempts=1))
+    world.settle()
+    first = world.status()["plan"]
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"], status["retries"]) == ("Succeeded", 2, 1)
+    budget = status["memoryBudgetGiB"]
+    assert budget == pytest.approx(0.9 * first["predicted"]["memoryGiB"], abs=1e-6)
+    assert status["plan"]["predicted"]["memoryGiB"] <= budget
+    assert status["plan"]["digest"] != first["digest"]
+    (told,) = [e["message"] for e in world.events if e["reason"] == "OutOfMemory"]
+    assert "the next one may need" in told
+
+
+def test_out_of_memory_stops_with_the_numbers_when_no_plan_is_left() -> None:
+    world = World()
+    fixed = {"dataReplicate": 2, "dataShard": 1, "tensor": 1, "pipeline": 1, "microBatchSize": 4,
+             "activationCheckpointing": "none"}  # fmt: skip
+    world.submit(training={"batchSize": 64, "sequenceLength": 256}, parallelism=fixed)
+    world.program(fails(68, attempts=9))
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Failed", 1)
+    assert "no plan is left within" in status["message"]
+    assert "GiB too much" in status["message"]
+    assert status["failure"]["reason"] == "OutOfMemory"
+
+
+def test_a_node_that_fails_repeatedly_is_avoided_where_another_is_free() -> None:
+    world = World(nodes=("node-1", "node-2", "node-3"))
+    world.submit()
+    success = succeed_after(10)
+
+    def program(attempt: int, rank: int, age: float) -> Ending | None:
+        pod = world.objects["Pod", "team", f"tiny-{attempt}-{rank}-x"]
+        if pod["spec"]["nodeName"] == "node-2" and age >= 6:
+            return Ending(code=70, message={"exitCode": 70, "message": "ECC error"})
+        return success(attempt, rank, age)
+
+    world.program(program)
+    for _ in range(300):
+        status = world.status()
+        if status.get("phase") in ("Succeeded", "Failed"):
+            break
+        if status.get("attempt"):
+            world.report(4, attempt=status["attempt"])
+        world.tick()
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 3)
+    job = world.objects["Job", "team", "tiny-3"]
+    text = str(job["spec"]["template"]["spec"]["affinity"])
+    assert "'NotIn', 'values': ['node-2']" in text
+    assert any("Avoids node-2" in event["message"] for event in world.events)
+
+
+def test_a_run_without_progress_is_restarted() -> None:
     world = World()
     world.submit()
-    world.program(fails(68, attempts=9))
-    message = world.live_until("Failed")["message"]
-    assert "the plan expected" in message
-    assert "GiB a device at micro-batch" in message
+    stuck = succeed_after(50_000)
+    world.program(
+        lambda attempt, rank, age: (stuck if attempt == 1 else succeed_after(9))(attempt, rank, age)
+    )
+    for _ in range(5):
+        world.tick()
+    world.report(11)
+    world.tick()
+    world.now += 905
+    world.settle()
+    status = world.status()
+    assert (status["phase"], status["failure"]["reason"]) == ("Restarting", "Hung")
+    assert "no progress since step 11" in status["failure"]["message"]
+    assert world.live_until("Succeeded", "Failed")["attempt"] == 2
+
+
+def test_failures_long_ago_are_forgiven() -> None:
+    world = World()
+    world.submit(runPolicy={"backoffLimit": 1})
+
+    def program(attempt: int, _rank: int, age: float) -> Ending | None:
+        if attempt < 4:
+            return Ending(code=69) if age >= 4000 else None
+        return succeed_after(5)(attempt, _rank, age)
+
+    world.program(program)
+    for _ in range(800):
+        status = world.status()
+        if status.get("phase") in ("Succeeded", "Failed"):
+            break
+        if status.get("phase") in ("Starting", "Training") and status.get("attempt"):
+            world.now += 30
+            world.report(int(world.now) % 10**6, attempt=status["attempt"])
+        world.tick()
+    assert (status["phase"], status["restarts"], status["retries"]) == ("Succeeded", 3, 1)
+
+
+def test_a_restarting_run_keeps_its_nodes() -> None:
+    world = World()
+    world.program(fails(69, attempts=1))
+    world.submit("one", resources={"nodes": {"min": 2}, "processesPerNode": 2})
+    world.settle("one")
+    world.submit("two", resources={"nodes": {"min": 2}, "processesPerNode": 2})
+    world.settle("two")
+    assert world.status("two")["phase"] == "Pending"
+    for _ in range(40):
+        world.tick("two")
+        world.settle("one")
+        if world.status("one").get("attempt") == 2:
+            break
+    assert world.status("one")["attempt"] == 2
+    assert world.status("two")["phase"] == "Pending"
 
 
 def test_a_worker_error_before_the_first_step_is_not_retried() -> None:

@@ -24,6 +24,13 @@ CREATION_GRACE = 120.0
 """Seconds that an image or a container's configuration has to become available."""
 SCHEDULING_GRACE = 300.0
 """Seconds after which a gang that is not whole gives its nodes back."""
+HANG_LEAST = 900.0
+"""Seconds without progress after which a run counts as hung, five of its steps if that is more."""
+HANG_BEFORE_FIRST = 3600.0
+"""The same before the first report: a large model takes its time to load."""
+_HANG_STEPS = 5
+FORGIVING_AGE = 3600.0
+"""Seconds after which an attempt that trained proves that earlier failures are history."""
 _HURRIED_GRACE = 3
 """Seconds that the peers of a failed pod have: there is nothing left for them to save."""
 _TAKES_TIME = (0, 64, 69)
@@ -64,7 +71,11 @@ def _failure(situation: Situation, job: JobView | None) -> Failure | None:
     if job.failed:
         return cause_of(situation.observed, job, situation.now)
     pods = situation.observed.pods_of(job.attempt)
-    return _lost(situation, job, pods) or _never_started(situation, job, pods)
+    return (
+        _lost(situation, job, pods)
+        or _never_started(situation, job, pods)
+        or _hung(situation, job, pods)
+    )
 
 
 def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
@@ -84,11 +95,7 @@ def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Fail
 
 
 def _stands_still(situation: Situation, job: JobView) -> bool:
-    times = (situation.history.reported_at, job.created_at)
-    newest = max((time for time in times if time is not None), default=0.0)
-    progress = situation.observed.progress
-    fresh = progress is not None and progress.step != situation.history.step
-    return not fresh and situation.now - newest > STANDSTILL
+    return situation.now - _last_sign(situation, job) > STANDSTILL
 
 
 def _never_started(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
@@ -102,6 +109,32 @@ def _never_started(situation: Situation, job: JobView, pods: tuple[PodView, ...]
     return None
 
 
+def _hung(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
+    """Tell whether all pods run and nothing comes of it."""
+    if not pods or not all(pod.phase == "Running" for pod in pods):
+        return None
+    history = situation.history
+    trained = _has_trained(situation)
+    limit = HANG_BEFORE_FIRST
+    if trained:
+        limit = max(HANG_LEAST, _HANG_STEPS * (history.seconds_per_step or 0.0))
+    silence = situation.now - _last_sign(situation, job)
+    if silence <= limit:
+        return None
+    since = f"since step {history.step}" if trained else "since its start"
+    message = f"no progress {since}, for {silence:.0f} s (limit {limit:.0f} s)"
+    return Failure(attempt=job.attempt, reason="Hung", message=message, time=situation.now)
+
+
+def _last_sign(situation: Situation, job: JobView) -> float:
+    """Return when the attempt last gave a sign of life, seconds since the epoch."""
+    progress = situation.observed.progress
+    if progress is not None and progress.step != situation.history.step:
+        return situation.now
+    times = (situation.history.reported_at, job.created_at)
+    return max((time for time in times if time is not None), default=0.0)
+
+
 def _blocked(pod: PodView, reason: str, message: str, now: float) -> Failure:
     return Failure(
         attempt=pod.attempt, reason=reason, message=message, pod=pod.name, node=pod.node, time=now
@@ -111,13 +144,14 @@ def _blocked(pod: PodView, reason: str, message: str, now: float) -> Failure:
 def _record(situation: Situation, failure: Failure) -> Decision:
     """Write the failure down, and with it the verdict; the next look acts on it."""
     history = situation.history
+    retries = 0 if _has_proven_itself(situation) else history.retries
     verdict = judge(
         Circumstances(
             failure=failure,
             trained=_has_trained(situation),
             plan=situation.observed.plans.get(history.plan),
         ),
-        retries=history.retries,
+        retries=retries,
         backoff_limit=situation.spec.run_policy.backoff_limit,
     )
     told = f"attempt {failure.attempt} ended by {failure.reason}"
@@ -127,7 +161,9 @@ def _record(situation: Situation, failure: Failure) -> Decision:
     if not verdict.restart:
         return situation.failed(reason=failure.reason, message=message, changes=changes)
     changes["restarts"] = history.restarts + 1
-    changes["retries"] = history.retries + int(verdict.counted)
+    changes["retries"] = retries + int(verdict.counted)
+    if verdict.memory_budget is not None:
+        changes["memoryBudgetGiB"] = verdict.memory_budget
     report = Report(phase=names.RESTARTING, reason=failure.reason, message=message, changes=changes)
     notice = Notice(reason=failure.reason, message=message, warning=True)
     return situation.decision(report, events=(notice,), requeue_after=0.0)
@@ -142,6 +178,13 @@ def _failure_changes(situation: Situation, failure: Failure) -> dict[str, Any]:
         "failures": [item.to_status() for item in kept],
         "workers": workers_block(pods, situation.history.plan_nodes or len(pods)),
     }
+
+
+def _has_proven_itself(situation: Situation) -> bool:
+    job = situation.observed.job_of(situation.attempt)
+    if job is None or job.created_at is None or not _has_trained(situation):
+        return False
+    return situation.now - job.created_at >= FORGIVING_AGE
 
 
 def _has_trained(situation: Situation) -> bool:

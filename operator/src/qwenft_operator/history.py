@@ -6,6 +6,7 @@ in the status is a report and is never read back.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from qwenft_operator.failure import Failure
 __all__ = ["KEPT_FAILURES", "History"]
 
 KEPT_FAILURES = 5
+_NODE_REASONS = ("WorkerError", "NodeLost")
+_REPEATED = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +41,10 @@ class History:
     reported_at: float | None = None
     """When the newest report came."""
     step: int | None = None
+    seconds_per_step: float | None = None
+    """Pace of the newest report, by its own estimate of what remains."""
+    memory_budget: float | None = None
+    """GiB a device that a plan may count on, learnt from out-of-memory failures."""
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> History:
@@ -57,8 +64,23 @@ class History:
             trained_attempt=progress.get("attempt", 0) if progress.get("step") else 0,
             reported_at=parse_time(progress.get("lastUpdatedTime")),
             step=progress.get("step"),
+            seconds_per_step=_pace(progress),
+            memory_budget=status.get("memoryBudgetGiB"),
         )
 
     def failure_of(self, attempt: int) -> Failure | None:
         """Return the recorded failure of an attempt."""
         return next((item for item in self.failures if item.attempt == attempt), None)
+
+    def failed_nodes(self) -> tuple[str, ...]:
+        """Return the nodes on which attempts failed again and again, by no fault of the run."""
+        counts = Counter(
+            item.node for item in self.failures if item.node and item.reason in _NODE_REASONS
+        )
+        return tuple(sorted(node for node, count in counts.items() if count >= _REPEATED))
+
+
+def _pace(progress: Mapping[str, Any]) -> float | None:
+    left = progress.get("totalSteps", 0) - progress.get("step", 0)
+    remaining = progress.get("estimatedRemainingSeconds")
+    return remaining / left if remaining is not None and left > 0 else None

@@ -24,7 +24,7 @@ __all__ = ["Capacity", "capacity", "is_ready", "requests_of"]
 Body = Mapping[str, Any]
 Requests = Mapping[str, float]
 
-_MIB = 2**20
+_MIB, _GIB = 2**20, 2**30
 _PRODUCT_LABELS = {
     "nvidia.com/gpu": ("nvidia.com/gpu.product",),
     "amd.com/gpu": ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name"),
@@ -56,7 +56,20 @@ class Capacity:
         """The nodes as the planner takes them."""
         return Inventory(nodes=tuple(offer.shape for offer in self.offers))
 
-    def placement(self, spec: FinetuneSpec, planned: Planned) -> Placement:
+    def without(self, nodes: tuple[str, ...]) -> Capacity:
+        """Return the capacity less some nodes."""
+        left = tuple(offer for offer in self.offers if offer.shape.name not in nodes)
+        return replace(self, offers=left)
+
+    def within(self, budget: float | None) -> Capacity:
+        """Return the capacity with at most ``budget`` GiB a device."""
+        if budget is None:
+            return self
+        return replace(self, offers=tuple(_limited(offer, budget) for offer in self.offers))
+
+    def placement(
+        self, spec: FinetuneSpec, planned: Planned, *, avoid: tuple[str, ...] = ()
+    ) -> Placement:
         """Return where the pods of the chosen plan may go."""
         device = planned.chosen.group.device.name
         offers = [offer for offer in self.offers if offer.shape.device.name == device]
@@ -66,8 +79,13 @@ class Capacity:
         # A plan for one product must not land on another; with two spellings no label can say so.
         if len(labels) == 1 and (label := labels.pop()) is not None:
             selector = dict((label,)) | selector
-        return replace(Placement.of(spec, on_cpu=not resource), resource=resource,
-                       selector=selector)  # fmt: skip
+        general = Placement.of(spec, on_cpu=not resource)
+        return replace(general, resource=resource, selector=selector, avoid=avoid)
+
+
+def _limited(offer: Offer, budget: float) -> Offer:
+    memory = max(1, min(offer.shape.device.memory, int(budget * _GIB)))
+    return replace(offer, shape=replace(offer.shape, device_memory_bytes=memory))
 
 
 def capacity(

@@ -115,7 +115,7 @@ class Reconciler:
             spec = situation.spec
             situation = replace(
                 situation,
-                capacity=await read_capacity(self._cluster, spec, self._scope),
+                capacity=await read_capacity(self._cluster, situation.run, self._scope),
                 missing=await missing_objects(self._cluster, spec, key.namespace),
                 now=self._clock(),
             )

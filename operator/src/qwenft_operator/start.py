@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.nodes import Capacity
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, plan_block, workers_block
@@ -29,35 +32,55 @@ def start_attempt(situation: Situation) -> Decision:
     if situation.missing:
         return _lacking(situation)
     try:
-        planned = plan(
-            spec=situation.spec,
-            model=ModelShape.for_spec(situation.spec.model),
-            inventory=situation.capacity.inventory,
-        )
+        planned, avoided = _choose(situation, situation.capacity)
     except SpecError as error:
         return situation.failed(reason="InvalidSpec", message=str(error), planned="False")
     except Infeasible as error:
-        return _infeasible(situation, error)
+        return _infeasible(situation, situation.capacity, error)
     if _is_hasty(situation, planned.plan.nodes):
         return _wait_for_capacity(situation, planned.plan.nodes)
-    return _begin(situation, planned)
+    return _begin(situation, situation.capacity, planned, avoided)
 
 
-def _begin(situation: Situation, planned: Planned) -> Decision:
+def _plan(situation: Situation, capacity: Capacity) -> Planned:
+    return plan(
+        spec=situation.spec,
+        model=ModelShape.for_spec(situation.spec.model),
+        inventory=capacity.inventory,
+    )
+
+
+def _choose(situation: Situation, capacity: Capacity) -> tuple[Planned, tuple[str, ...]]:
+    """Plan within what failures taught, and return the plan with the nodes that it avoids.
+
+    A node that failed repeatedly is better than none at all.
+    """
+    capacity = capacity.within(situation.history.memory_budget)
+    suspects = situation.history.failed_nodes()
+    if suspects:
+        with contextlib.suppress(Infeasible):
+            return _plan(situation, capacity.without(suspects)), suspects
+    return _plan(situation, capacity), ()
+
+
+def _begin(
+    situation: Situation, capacity: Capacity, planned: Planned, avoided: tuple[str, ...]
+) -> Decision:
     attempt = situation.attempt + 1
-    assert situation.capacity is not None  # noqa: S101 - checked by the caller
     objects = render(
         situation.spec,
         planned.plan,
         situation.run.owner,
         attempt,
         settings=situation.settings,
-        placement=situation.capacity.placement(situation.spec, planned),
+        placement=capacity.placement(situation.spec, planned, avoid=avoided),
     )
     if planned.plan.digest in situation.observed.plans:
         # Immutable, and perhaps written by another version of this operator.
         objects = tuple(item for item in objects if item["kind"] != "ConfigMap")
     message = f"attempt {attempt}: {planned.summary}. {planned.reason}"
+    if avoided:
+        message += f" Avoids {', '.join(avoided)}, which failed repeatedly."
     changes = {
         "attempt": attempt,
         "plan": plan_block(planned),
@@ -72,12 +95,20 @@ def _begin(situation: Situation, planned: Planned) -> Decision:
     return situation.decision(report, apply=objects, events=(notice,))
 
 
-def _infeasible(situation: Situation, error: Infeasible) -> Decision:
+def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> Decision:
+    if _is_over_budget(situation, capacity):
+        message = (
+            f"no plan is left within {situation.history.memory_budget:.2f} GiB a device, learnt "
+            f"from running out of memory: {error}"
+        )
+        return situation.failed(
+            reason="OutOfMemory", message=situation.with_cause(message), planned="False"
+        )
     if _is_hasty(situation, 0):
         return _wait_for_capacity(situation, 0)
     reasons = list(error.reasons)
-    if situation.capacity is not None and situation.capacity.unknown:
-        reasons.append(f"unknown accelerators: {', '.join(situation.capacity.unknown)}")
+    if capacity.unknown:
+        reasons.append(f"unknown accelerators: {', '.join(capacity.unknown)}")
     report = Report(
         phase=names.PENDING,
         reason="Infeasible",
@@ -85,6 +116,17 @@ def _infeasible(situation: Situation, error: Infeasible) -> Decision:
         planned="False",
     )
     return situation.decision(report, requeue_after=_PENDING_POLL)
+
+
+def _is_over_budget(situation: Situation, capacity: Capacity) -> bool:
+    """Whether only the memory budget stands in the way, not the number of nodes."""
+    if situation.history.memory_budget is None:
+        return False
+    try:
+        _plan(situation, capacity)
+    except Infeasible:
+        return False
+    return True
 
 
 def _is_hasty(situation: Situation, nodes: int) -> bool:

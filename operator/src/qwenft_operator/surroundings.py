@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.nodes import Capacity, capacity, is_ready, requests_of
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
+from qwenft_operator.run import Run
 from qwenft_plan.spec import FinetuneSpec
 
 __all__ = ["list_children", "lost_nodes", "missing_objects", "read_capacity"]
 
 Body = Mapping[str, Any]
 
+_FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
+_ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -55,14 +58,18 @@ def _is_suspicious(pod: Body) -> bool:
     return not ready or "deletionTimestamp" in pod["metadata"]
 
 
-async def read_capacity(cluster: Cluster, spec: FinetuneSpec, scope: str) -> Capacity:
+async def read_capacity(cluster: Cluster, run: Run, scope: str) -> Capacity:
     """Return what the cluster has free for the run; ``scope`` is the watched namespace or empty."""
-    nodes, pods, jobs = await asyncio.gather(
+    assert run.spec is not None  # noqa: S101 - only a run with a spec is planned
+    nodes, pods, jobs, runs = await asyncio.gather(
         cluster.list("Node"),
         cluster.list("Pod", fields=_NOT_ENDED),
         cluster.list("Job", scope, labels=f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"),
+        cluster.list(names.KIND, scope),
     )
-    return capacity(spec.resources, nodes, pods, _promised(jobs, pods))
+    others = [body for body in runs if body["metadata"]["uid"] != run.owner.uid]
+    promised = _promised(jobs, pods) + _kept(others, jobs)
+    return capacity(run.spec.resources, nodes, pods, promised)
 
 
 def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, float]]:
@@ -71,9 +78,29 @@ def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, 
     promised: list[dict[str, float]] = []
     for job in jobs:
         missing = job["spec"].get("completions", 0) - present[_attempt_key(job)]
-        if missing > 0 and not _has_ended(job) and not job["spec"].get("suspend"):
+        if (
+            missing > 0
+            and not _has_ended(job, *_FAILURES, *_ENDS)
+            and not job["spec"].get("suspend")
+        ):
             promised.extend([requests_of(job["spec"]["template"]["spec"])] * missing)
     return promised
+
+
+def _kept(runs: Iterable[Body], jobs: tuple[Body, ...]) -> list[dict[str, float]]:
+    """Return what restarting runs had: a run between two attempts must not lose its nodes.
+
+    A Job that has just failed counts too, whether or not its run has been looked at since.
+    """
+    by_run = {_attempt_key(job): job for job in jobs}
+    kept: list[dict[str, float]] = []
+    for body in runs:
+        status = body.get("status") or {}
+        job = by_run.get((body["metadata"]["uid"], str(status.get("attempt"))))
+        if status.get("phase") in _ALIVE and job is not None and _has_ended(job, *_FAILURES):
+            wanted = requests_of(job["spec"]["template"]["spec"])
+            kept.extend([wanted] * job["spec"].get("completions", 0))
+    return kept
 
 
 def _attempt_key(body: Body) -> tuple[str, str]:
@@ -81,9 +108,8 @@ def _attempt_key(body: Body) -> tuple[str, str]:
     return labels.get(names.LABEL_UID, ""), labels.get(names.LABEL_ATTEMPT, "")
 
 
-def _has_ended(job: Body) -> bool:
+def _has_ended(job: Body, *ends: str) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or ()
-    ends = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
     return any(item["type"] in ends and item["status"] == "True" for item in conditions)
 
 

@@ -38,6 +38,18 @@ def succeed_after(seconds: float) -> Program:
     return lambda _attempt, _index, age: done if age >= seconds else None
 
 
+def _avoided(pod: Body) -> set[str]:
+    """Return the nodes that the pod's affinity excludes."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return {
+        value
+        for term in required.get("nodeSelectorTerms", ())
+        for field in term["matchFields"]
+        for value in field["values"]
+    }
+
+
 class Controllers:
     """All controllers of the simulated cluster."""
 
@@ -163,6 +175,7 @@ class Controllers:
             and other["status"]["phase"] not in ("Succeeded", "Failed")
         }
         ready = [node for node in self._world.of_kind("Node") if is_ready(node)]
+        taken |= _avoided(pod)
         free = [n["metadata"]["name"] for n in ready if n["metadata"]["name"] not in taken]
         if not free:
             message = f"0/{len(ready)} nodes are available"

@@ -8,8 +8,6 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from simulated.builders import node_body, run_body
-
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.port import Conflict, Identity, Refused
@@ -17,6 +15,7 @@ from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
 from qwenft_plan.progress import Progress
+from simulated.builders import node_body, run_body
 from simulated.controllers import Controllers, Program
 
 Body = dict[str, Any]

@@ -29,6 +29,8 @@ class Verdict:
     restart: bool
     counted: bool = True
     """Whether a restart counts against ``backoffLimit``."""
+    memory_budget: float | None = None
+    """GiB a device that the next plan may count on at most; None changes nothing."""
     advice: str = ""
     """What a person should do, or what happens next."""
 
