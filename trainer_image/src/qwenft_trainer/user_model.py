@@ -1,0 +1,254 @@
+"""What a script gets from ``from_pretrained`` under a plan.
+
+It looks like the Hugging Face model that the script expects: the same parameter names, the same
+call, the same outputs. The stages that do the work are hidden from module registration, since this
+rank holds only a part of them. Every call takes the whole global batch, on every rank.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from qwenft_trainer import whole
+from qwenft_trainer.batch import Batch, local_rows, round_up
+from qwenft_trainer.blame import refuse
+from qwenft_trainer.handover import Held, hand_over
+from qwenft_trainer.loss import IGNORED
+from qwenft_trainer.mesh import sum_over
+from qwenft_trainer.stages import Stages
+from qwenft_trainer.together import check_same_batch, user_random_state
+
+UNUSED = frozenset({"use_cache", "return_dict", "cache_position", "logits_to_keep"})
+"""Arguments of Hugging Face's forward that change no number here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where a model came from: its directory, and the dtype of the weights there."""
+
+    directory: Path
+    dtype: torch.dtype
+    generation: GenerationConfig
+
+
+class LossOutput(CausalLMOutputWithPast):  # type: ignore[misc] # transformers is untyped
+    """An output whose logits were never whole; asking for them is an error with a way out."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return the attribute; explain the missing logits."""
+        if name == "logits":
+            refuse(
+                "a training call (with labels) makes no logits",
+                "call the model without labels under torch.no_grad() to get them",
+            )
+        return super().__getattribute__(name)
+
+
+class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transformers is untyped
+    """A model spread over all ranks."""
+
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    base_model_prefix = "model"
+    _is_stateful = False
+    _supports_cache_class = False
+
+    def __init__(self, stages: Stages, origin: Origin) -> None:
+        nn.Module.__init__(self)
+        self.stages = stages
+        self.origin = origin
+        self.config = stages.config
+        self.generation_config = origin.generation
+        self.losses = 0
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's parameters lie."""
+        return self.stages.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the parameters that the optimizer changes."""
+        return torch.float32
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Tell transformers that :meth:`generate` works."""
+        return True
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
+    ) -> Any:
+        """Run the whole global batch [B, T]; with labels and gradients on, backward too.
+
+        Collective. Raises :class:`~qwenft_trainer.failure.PlanInvalid` for what a plan cannot do.
+        """
+        _check_arguments(input_ids, others)
+        assert input_ids is not None  # noqa: S101 - _check_arguments has refused it
+        check_same_batch((input_ids, attention_mask, position_ids, labels))
+        targets = torch.full_like(input_ids, IGNORED) if labels is None else labels
+        batch = Batch.from_rows(input_ids, targets, attention_mask)
+        if position_ids is not None:
+            batch = replace(batch, position_ids=position_ids.expand_as(input_ids))
+        with user_random_state():
+            output = self._run(batch, trains=labels is not None)
+        return output if others.get("return_dict", True) else output.to_tuple()
+
+    def _run(self, batch: Batch, *, trains: bool) -> Any:
+        if not trains:
+            if torch.is_grad_enabled() and self.training:
+                refuse(
+                    "the model was called for training without labels",
+                    "pass labels=…: a plan computes the loss where the logits are",
+                )
+            return CausalLMOutputWithPast(logits=self._logits(batch))
+        if not torch.is_grad_enabled():
+            loss = sum(self.stages.loss_sum(part) for part in self._shares(batch))
+            return CausalLMOutputWithPast(
+                loss=loss / batch.trained_tokens.to(self.device), logits=self._logits(batch)
+            )
+        return LossOutput(loss=self._trained(batch))
+
+    def _trained(self, batch: Batch) -> Tensor:
+        tokens = int(batch.trained_tokens)
+        if tokens == 0:
+            refuse("no label of the batch is trained on", "check the labels: all of them are -100")
+        held = Held(list(self.parameters()))
+
+        def step() -> Tensor:
+            parts = [
+                self.stages.train_step(part, trained_tokens=tokens) for part in self._shares(batch)
+            ]
+            return torch.stack(parts).sum()
+
+        loss = held.compute(step)
+        self.losses += 1
+        return hand_over(loss, held)
+
+    def _shares(self, batch: Batch) -> Iterator[Batch]:
+        """Cut a global batch as the plan does; yield this rank's rows of each cut."""
+        plan = self.stages.plan
+        # A pipeline's schedule is built for a number of micro-batches; a loop takes any number.
+        most = plan.global_batch_size if plan.pp > 1 else max(len(batch), 1)
+        for part in batch.split(most):
+            even = part.padded(rows=round_up(len(part), plan.dp), length=part.length)
+            yield even.rows(local_rows(len(even), plan, self.stages.mesh))
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Return the logits of the whole batch on every rank."""
+        plan, mesh = self.stages.plan, self.stages.mesh
+        found = []
+        for share in self._shares(batch):
+            mine = self.stages.logits(share)
+            rows = mine.new_zeros(len(share) * plan.dp, *mine.shape[1:])
+            rows[local_rows(len(rows), plan, mesh)] = mine
+            found.append(sum_over(mesh, rows, "dp_replicate", "dp_shard"))
+        return torch.cat(found)[: len(batch)]
+
+    def named_parameters(
+        self,
+        prefix: str = "",
+        recurse: bool = True,  # noqa: FBT001, FBT002 - torch's signature
+        remove_duplicate: bool = True,  # noqa: FBT001, FBT002
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over this rank's parameters under Hugging Face's names."""
+        del recurse, remove_duplicate
+        for name, value in self.stages.named_parameters():
+            yield (f"{prefix}.{name}" if prefix else name), value
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        """Return the whole model's weights on the CPU, on every rank. Collective."""
+        return whole.state_dict(self.stages)
+
+    def load_state_dict(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the weights are spread over the ranks."""
+        refuse("load_state_dict is not supported", "load the weights by from_pretrained(directory)")
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Write a Hugging Face directory that ``from_pretrained`` loads anywhere. Collective."""
+        whole.save(self.stages, Path(save_directory), self.origin.directory, self.origin.dtype)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate as Hugging Face does, without a key-value cache. Collective."""
+        kwargs.setdefault("use_cache", False)
+        with torch.no_grad():
+            return super().generate(*args, **kwargs)
+
+    def num_parameters(self, *_: Any, **__: Any) -> int:
+        """Count the whole model's parameters. Collective."""
+        return whole.parameter_count(self.stages)
+
+    def to(self, *args: Any, **kwargs: Any) -> "ParallelModel":
+        """Stay where the plan put it; refuse another dtype."""
+        values = (*args, *kwargs.values())
+        if any(isinstance(v, torch.dtype) and v != torch.float32 for v in values):
+            _refuse_dtype("to(dtype)")
+        return self
+
+    def cuda(self, *_: Any, **__: Any) -> "ParallelModel":
+        """Stay where the plan put it."""
+        return self
+
+    cpu = float = cuda
+
+    def half(self) -> NoReturn:
+        """Refuse: the plan has the precision."""
+        _refuse_dtype("half()")
+
+    def bfloat16(self) -> NoReturn:
+        """Refuse: the plan has the precision."""
+        _refuse_dtype("bfloat16()")
+
+    def _decided(self, *_: Any, **__: Any) -> None:
+        """Do nothing: the plan decides about compilation and recomputation."""
+
+    compile = gradient_checkpointing_enable = gradient_checkpointing_disable = _decided
+    enable_input_require_grads = tie_weights = _decided
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the vocabulary is laid out already."""
+        refuse("the embeddings cannot be resized", "save a resized model first and load that one")
+
+    def get_input_embeddings(self) -> NoReturn:
+        """Refuse: other ranks hold parts of them."""
+        refuse("the embeddings are spread over the ranks", "read them from state_dict()")
+
+    get_output_embeddings = get_input_embeddings
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        del memo
+        refuse("the model cannot be copied", "load it a second time by from_pretrained")
+
+    def __getattr__(self, name: str) -> Any:
+        """Explain that inner modules are not here; ``hasattr`` keeps working."""
+        if name in ("model", "lm_head"):
+            raise AttributeError(f"{name}: this rank holds a part of it only; use named_parameters")
+        return super().__getattr__(name)
+
+
+def _refuse_dtype(what: str) -> NoReturn:
+    refuse(f"model.{what} is not supported", 'the plan has the precision: set "precision" there')
+
+
+def _check_arguments(input_ids: Tensor | None, others: dict[str, Any]) -> None:
+    given = {name for name, value in others.items() if value is not None and value is not False}
+    if input_ids is None:
+        refuse("input_ids are missing", "pass input_ids=…; inputs_embeds are not supported")
+    unknown = sorted(given - UNUSED)
+    if unknown:
+        refuse(
+            f"{', '.join(unknown)}: not supported by a model under a plan",
+            "leave it out, or run this script without a plan",
+        )
