@@ -35,8 +35,8 @@ def test_a_report_has_the_two_parts_of_the_contract() -> None:
 
 @pytest.mark.parametrize(
     ("step", "total", "percentage"),
-    [(0, 10, 0), (1, 3, 33), (2, 3, 66), (99, 100, 99), (199, 200, 99), (200, 200, 100)]
-    + [(7, 5, 100)],
+    [(0, 10, 0), (1, 3, 33), (2, 3, 66), (99, 100, 99), (199, 200, 99), (200, 200, 100),
+     (7, 5, 100)],
 )  # fmt: skip
 def test_the_percentage_is_100_only_at_the_end(step: int, total: int, percentage: int) -> None:
     assert status(step=step, total_steps=total)["progressPercentage"] == percentage

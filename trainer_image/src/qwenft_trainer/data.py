@@ -7,6 +7,8 @@ tensor beside their offsets and loads without a Python object a sample. Both com
 plan and after every restart.
 """
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ IGNORED = -100
 
 FLAT_FORMAT = "qwenft-flat"
 FLAT_VERSION = 1
+_TYPES = {"tokens": torch.int32, "trained": torch.bool, "offsets": torch.int64}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,23 +118,28 @@ def _content(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DatasetInvalid(f"{path}: no such file; check spec.dataset.path and its volume")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise DatasetInvalid(
-            f"{path}: holds more than tensors, lists and numbers ({_first_line(error)}); write "
-            "it with qwenft prepare, or convert its records to plain dicts of tensors",
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise DatasetInvalid(f"{path}: cannot be read: {_first_line(error)}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged pickles; the error below says it better
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file raises whatever its bytes lead to
+        raise DatasetInvalid(f"{path}: {_unreadable(error)}") from None
     if not isinstance(content, Mapping):
         raise DatasetInvalid(f'{path}: must hold {{"train": …}}, not a {type(content).__name__}')
     return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Unsupported" in line]
-    return (telling or lines or [type(error).__name__])[0]
+def _unreadable(error: Exception) -> str:
+    """Say why in one line; torch's own advice, to load unsafely, is left out."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return (
+            f"holds objects of {foreign[1]}, but only tensors, lists, dicts and numbers are read; "
+            "write it with qwenft prepare, or convert its records to plain dicts of tensors"
+        )
+    lines = str(error).strip().splitlines()
+    quiet = isinstance(error, UnpicklingError) or not lines
+    what = type(error).__name__ if quiet else f"{type(error).__name__}: {lines[0]}"
+    return f"cannot be read ({what}); it is cut off, damaged or no file of torch.save"
 
 
 def _split(content: Mapping[str, Any], name: str, *, where: str) -> Dataset:
@@ -151,8 +159,8 @@ def _split(content: Mapping[str, Any], name: str, *, where: str) -> Dataset:
 def _check_flat(dataset: Dataset, *, where: str) -> None:
     for key in Dataset.__slots__:
         value = getattr(dataset, key)
-        if not isinstance(value, Tensor) or value.dim() != 1:
-            raise DatasetInvalid(f"{where}: {key} must be a tensor with one dimension")
+        if not isinstance(value, Tensor) or value.dim() != 1 or value.dtype != _TYPES[key]:
+            raise DatasetInvalid(f"{where}: {key} must be a tensor [n] of {_TYPES[key]}")
     offsets, total = dataset.offsets, len(dataset.tokens)
     fits = len(offsets) > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == total
     if not fits or bool((dataset.lengths() < 0).any()) or len(dataset.trained) != total:
