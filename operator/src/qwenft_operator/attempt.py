@@ -303,5 +303,8 @@ def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
     return tuple(
         Deletion(kind="Pod", name=pod.name, uid=pod.uid, grace=_HURRIED_GRACE)
         for pod in pods
-        if not pod.over and (pod.grace is None or pod.grace > _HURRIED_GRACE)
+        # A container that has ended is evidence, even before its pod's phase tells so.
+        if not pod.over
+        and pod.exit_code is None
+        and (pod.grace is None or pod.grace > _HURRIED_GRACE)
     )

@@ -38,6 +38,12 @@ def succeed_after(seconds: float) -> Program:
     return lambda _attempt, _index, age: done if age >= seconds else None
 
 
+def _ended(ending: Ending, now: float) -> Body:
+    message = "" if ending.message is None else json.dumps(ending.message)
+    ended = {"exitCode": ending.code, "finishedAt": format_time(now), "message": message}
+    return {"name": names.CONTAINER, "state": {"terminated": ended}}
+
+
 def _avoided(pod: Body) -> set[str]:
     """Return the nodes that the pod's affinity excludes."""
     affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
@@ -197,13 +203,12 @@ class Controllers:
         if ending is None:
             self._set_ready(pod, "True")
             return
-        message = "" if ending.message is None else json.dumps(ending.message)
-        ended = {"exitCode": ending.code, "finishedAt": format_time(world.now), "message": message}
-        status = {"name": names.CONTAINER, "state": {"terminated": ended}}
-        pod["status"] |= {
-            "phase": "Failed" if ending.code else "Succeeded",
-            "containerStatuses": [status],
-        }
+        if "containerStatuses" not in pod["status"]:
+            # The container's end is reported a moment before the pod's.
+            pod["status"]["containerStatuses"] = [_ended(ending, world.now)]
+            return
+        code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+        pod["status"]["phase"] = "Failed" if code else "Succeeded"
         self._set_ready(pod, "False")
 
     @staticmethod
