@@ -30,15 +30,18 @@ SAVED_OPERATIONS = [
 """What selective checkpointing keeps; norms, rotations and activations are computed again."""
 
 
-def parallelize(stage: Stage, plan: Plan, mesh: DeviceMesh, *, compile_layers: bool) -> Stage:
+def parallelize(
+    stage: Stage, plan: Plan, mesh: DeviceMesh, *, compile_backend: str | None
+) -> Stage:
     """Apply the plan to a stage on the meta device, in place."""
     if plan.tp > 1:
         split_tensors(stage, mesh["tp"])
     if plan.activation_checkpointing != "none":
         recompute(stage, selective=plan.activation_checkpointing == "selective")
-    if compile_layers:
+    if compile_backend is not None:
         for layer in stage.layers():
-            layer.compile(dynamic=True)
+            # Split layers are compiled once for each length: torch 2.15 has a bug with free ones.
+            layer.compile(backend=compile_backend, dynamic=plan.tp == 1)
     shard(stage, plan, mesh)
     return stage
 

@@ -117,12 +117,13 @@ def build_stages(
     config: PretrainedConfig,
     source: Source,
     *,
-    compile_layers: bool = False,
+    compile_backend: str | None = None,
     chunked_loss: bool = True,
 ) -> Stages:
     """Build this rank's stages on the meta device, make them parallel, then read their weights.
 
-    Collective. Raises :class:`PlanInvalid` if the model cannot be cut as planned,
+    ``compile_backend`` names the compiler for the layers ("inductor"), None leaves them as they
+    are. Collective. Raises :class:`PlanInvalid` if the model cannot be cut as planned,
     :class:`ModelInvalid` if the weights do not fit the config.
     """
     config = checked_config(config)
@@ -130,12 +131,12 @@ def build_stages(
     device = pick_device()
     parts = tuple(_stages_of_rank(plan, mesh, config, chunked=chunked_loss))
     for part in parts:
-        parallelize(part, plan, mesh, compile_layers=compile_layers)
+        parallelize(part, plan, mesh, compile_backend=compile_backend)
         part.to_empty(device=device)
         part.reset_rotary(device, config)
         part.tie()
     fill(parts, source, config)
-    steady = plan.pp > 1 or compile_layers
+    steady = plan.pp > 1 or compile_backend is not None
     return Stages(
         plan=plan,
         mesh=mesh,
@@ -157,7 +158,9 @@ def _stages_of_rank(
             yield Stage(config, cut[index], chunks=chunks)
 
 
-def _chunks(plan: Plan) -> nn.LinearCrossEntropyOptions:
+def _chunks(plan: Plan) -> nn.LinearCrossEntropyOptions | None:
     # A zero-bubble schedule runs a stage's backward twice: for its input, then for its weights.
     twice = plan.pp > 1 and plan.pipeline_schedule == "ZBVZeroBubble"
+    if twice and plan.precision != "fp32":
+        return None
     return nn.LinearCrossEntropyOptions(allow_retain_graph=twice)

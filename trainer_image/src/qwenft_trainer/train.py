@@ -36,6 +36,8 @@ from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
 from qwenft_trainer.weights import Fresh
 
+COMPILE = "QWENFT_COMPILE"
+"""Names the compiler of the layers, such as inductor; unset: layers run as they are."""
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for its peers before it gives the attempt up."""
 
@@ -91,7 +93,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     source = source_of(directory, seed=spec.training.seed)
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
-    stages = build_stages(plan, mesh, config, source)
+    stages = build_stages(plan, mesh, config, source, compile_backend=os.environ.get(COMPILE))
     run = Run(
         settings=settings,
         stages=stages,

@@ -1,0 +1,122 @@
+"""The loss: a sum over trained tokens, the same by every way of computing it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qwenft_trainer.loss import CHUNK_TOKENS, IGNORED, LossHead, loss_sum
+
+pytestmark = pytest.mark.torch
+
+OPTIONS = nn.LinearCrossEntropyOptions()
+
+
+def data(rows: int = 3, length: int = 7, hidden: int = 16, vocabulary: int = 40) -> list[Tensor]:
+    torch.manual_seed(0)
+    states = torch.randn(rows, length, hidden)
+    weight = torch.randn(vocabulary, hidden) * 0.3
+    targets = torch.randint(0, vocabulary, (rows, length))
+    targets[0, 3:] = IGNORED
+    return [states, weight, targets]
+
+
+def head(weight: Tensor, chunks: nn.LinearCrossEntropyOptions | None) -> LossHead:
+    made = LossHead(weight.shape[1], weight.shape[0], chunks)
+    made.weight = nn.Parameter(weight.clone())
+    return made
+
+
+def by_hand(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    log = (states.double() @ weight.double().T).log_softmax(-1)
+    picked = log.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return -(picked * (targets != IGNORED)).sum()
+
+
+@pytest.mark.parametrize("chunks", [None, OPTIONS])
+def test_the_sum_is_that_of_the_definition(chunks: nn.LinearCrossEntropyOptions | None) -> None:
+    states, weight, targets = data()
+    found = head(weight, chunks)(states, targets)
+    assert found.shape == (1,)
+    assert found.item() == pytest.approx(float(by_hand(states, weight, targets)), rel=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [None, OPTIONS])
+def test_the_gradients_are_those_of_the_definition(
+    chunks: nn.LinearCrossEntropyOptions | None,
+) -> None:
+    states, weight, targets = data()
+    states.requires_grad_()
+    made = head(weight, chunks)
+    made(states, targets).sum().backward()
+    expected = states.detach().clone().requires_grad_()
+    exact = weight.clone().requires_grad_()
+    by_hand(expected, exact, targets).backward()
+    assert states.grad is not None
+    assert made.weight.grad is not None
+    torch.testing.assert_close(states.grad, expected.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made.weight.grad, exact.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_without_targets_the_head_gives_logits() -> None:
+    states, weight, _ = data()
+    torch.testing.assert_close(head(weight, OPTIONS)(states), functional.linear(states, weight))
+
+
+@pytest.mark.parametrize("chunks", [None, OPTIONS])
+def test_nothing_trained_costs_nothing(chunks: nn.LinearCrossEntropyOptions | None) -> None:
+    states, weight, targets = data()
+    made = head(weight, chunks)
+    total = made(states.requires_grad_(), torch.full_like(targets, IGNORED))
+    total.sum().backward()
+    assert total.item() == 0.0
+    assert made.weight.grad is not None
+    assert float(made.weight.grad.abs().max()) == 0.0
+
+
+def test_rows_add_up() -> None:
+    states, weight, targets = data()
+    made = head(weight, OPTIONS)
+    parts = sum(float(made(states[i : i + 1], targets[i : i + 1]).detach()) for i in range(3))
+    assert parts == pytest.approx(float(made(states, targets).detach()), rel=1e-6)
+
+
+def test_the_sum_of_bf16_logits_is_taken_in_fp32() -> None:
+    states, weight, targets = data(rows=8, length=200)
+    narrow = head(weight, OPTIONS).to(torch.bfloat16)
+    wide = by_hand(states.bfloat16(), weight.bfloat16(), targets)
+    found = narrow(states.bfloat16(), targets)
+    assert found.dtype is torch.float32
+    # A sum kept in bf16 has 8 bits: it would be off by up to 1 in 512 = 2e-3 at each rounding.
+    assert found.item() == pytest.approx(float(wide), rel=1e-3)
+
+
+def test_bf16_is_summed_over_several_chunks() -> None:
+    states, weight, targets = data(rows=2, length=CHUNK_TOKENS)
+    narrow = head(weight, OPTIONS).to(torch.bfloat16)
+    total = narrow(states.bfloat16().requires_grad_(), targets)
+    total.sum().backward()
+    assert narrow.weight.grad is not None
+    wide = weight.bfloat16().float().requires_grad_()
+    by_hand(states.bfloat16().float(), wide, targets).backward()
+    assert wide.grad is not None
+    error = (narrow.weight.grad.float() - wide.grad).norm() / wide.grad.norm()
+    assert float(error) < 0.02
+
+
+def test_the_loss_of_logits_is_torchs_own() -> None:
+    states, weight, targets = data()
+    logits = functional.linear(states, weight)
+    expected = functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    assert torch.equal(loss_sum(logits, targets), expected)
+
+
+def test_an_average_of_averages_is_another_number() -> None:
+    """Rows of unequal length: what the whole package is careful about."""
+    states, weight, targets = data()
+    targets[1, 1:] = IGNORED
+    counts = (targets != IGNORED).sum(1)
+    sums = torch.stack([by_hand(states[i], weight, targets[i]) for i in range(3)])
+    assert float((sums / counts).mean()) != pytest.approx(float(sums.sum() / counts.sum()), 1e-3)
