@@ -154,10 +154,15 @@ def _simplicity(item: Judged) -> tuple[object, ...]:
 
 def _predicted(best: Judged) -> Predicted:
     return Predicted(
-        memory_gib=round(best.peak / GIB, 2),
-        tokens_per_second=float(f"{best.tokens_per_second:.4g}"),
-        mfu=round(best.mfu, 4),
+        memory_gib=_significant(best.peak / GIB),
+        tokens_per_second=_significant(best.tokens_per_second),
+        mfu=_significant(best.mfu),
     )
+
+
+def _significant(value: float) -> float:
+    """Four digits: a tiny model's memory must not become nothing."""
+    return float(f"{value:.4g}")
 
 
 def _plan_of(spec: FinetuneSpec, best: Judged, predicted: Predicted) -> Plan:
