@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,19 @@ def flag(flags: list[str], name: str) -> str:
     values = [text.partition("=")[2] for text in flags if text.partition("=")[0] == f"--{name}"]
     assert len(values) == 1, name
     return values[0]
+
+
+def kubelet_of(index: int, loss: configuration.NodeLoss = configuration.QUICK) -> dict[str, Any]:
+    """Return the configuration of a node's kubelet."""
+    text = configuration.kubelet(
+        f"node-{index}",
+        index,
+        CERTIFICATES,
+        loss,
+        group=f"group-{index}",
+        reserved_mebibytes=1024,
+    )
+    return dict(json.loads(text))
 
 
 @pytest.mark.parametrize("component", ["etcd", "kube-controller-manager", "kube-scheduler"])
@@ -50,7 +64,7 @@ def test_a_lost_node_is_noticed_as_chosen(name: str) -> None:
     loss = configuration.NODE_LOSS[name]
     api = configuration.apiserver_flags(CERTIFICATES, loss)
     manager = configuration.controller_manager_flags(CERTIFICATES, loss)
-    kubelet = json.loads(configuration.kubelet("node-1", 1, CERTIFICATES, loss, 0))
+    kubelet = kubelet_of(1, loss)
     assert flag(api, "default-unreachable-toleration-seconds") == str(loss.toleration)
     assert flag(manager, "node-monitor-grace-period") == f"{loss.monitor_grace}s"
     assert kubelet["nodeStatusUpdateFrequency"] == f"{loss.status_update}s"
@@ -65,22 +79,17 @@ def test_the_defaults_are_those_of_kubernetes() -> None:
 
 
 def test_a_kubelet_asks_who_is_there() -> None:
-    kubelet = json.loads(
-        configuration.kubelet("node-2", 2, CERTIFICATES, configuration.QUICK, 1024)
-    )
+    kubelet = kubelet_of(2)
     assert kubelet["authentication"]["anonymous"] == {"enabled": False}
     assert kubelet["authorization"] == {"mode": "Webhook"}
     assert kubelet["readOnlyPort"] == 0
     assert kubelet["address"] == network.node_address(2)
-    assert kubelet["cgroupRoot"] == "/qwenft-node-2"
+    assert kubelet["cgroupRoot"] == "/group-2"
     assert kubelet["systemReserved"] == {"memory": "1024Mi"}
 
 
 def test_nodes_share_nothing_that_must_be_their_own() -> None:
-    first, second = (
-        json.loads(configuration.kubelet(f"node-{i}", i, CERTIFICATES, configuration.QUICK, 0))
-        for i in (1, 2)
-    )
+    first, second = kubelet_of(1), kubelet_of(2)
     differing = {name for name in first if first[name] != second[name]}
     assert differing == {"address", "cgroupRoot", "tlsCertFile", "tlsPrivateKeyFile"}
     assert configuration.cni(1) != configuration.cni(2)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from embedded import __main__ as command_line
-from embedded import cgroups, cluster, configuration, layout, node, storage
+from embedded import cgroups, cluster, configuration, control_plane, layout, node, storage
 from embedded.layout import Layout
 from embedded.stages import StageError
 
@@ -35,33 +35,33 @@ def v1(tmp_path: Path) -> Path:
 
 
 def test_a_node_has_a_group_in_every_hierarchy(v1: Path) -> None:
-    cgroups.create("node-1", v1)
-    made = {path.parent.name for path in v1.glob("*/qwenft-node-1") if path.is_dir()}
+    cgroups.create("ours-1", v1)
+    made = {path.parent.name for path in v1.glob("*/ours-1") if path.is_dir()}
     assert made - {"cpu,cpuacct"} == set(V1)
 
 
 def test_a_fresh_cpuset_gets_the_machines_cpus(v1: Path) -> None:
-    cgroups.create("node-1", v1)
-    assert (v1 / "cpuset/qwenft-node-1/cpuset.cpus").read_text() == "0-1\n"
-    assert not (v1 / "memory/qwenft-node-1/cpuset.cpus").exists()
+    cgroups.create("ours-1", v1)
+    assert (v1 / "cpuset/ours-1/cpuset.cpus").read_text() == "0-1\n"
+    assert not (v1 / "memory/ours-1/cpuset.cpus").exists()
 
 
 def test_the_unified_hierarchy_is_one(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
     (tmp_path / "user.slice").mkdir()
-    assert cgroups.folders("node-2", tmp_path) == (tmp_path / "qwenft-node-2",)
+    assert cgroups.folders("ours-2", tmp_path) == (tmp_path / "ours-2",)
 
 
 def test_a_nodes_groups_go_with_those_below_and_no_others(v1: Path) -> None:
-    (v1 / "memory/qwenft-node-1/kubepods/pod1").mkdir(parents=True)
-    (v1 / "memory/qwenft-node-2").mkdir()
-    cgroups.remove("node-1", v1)
-    assert not (v1 / "memory/qwenft-node-1").exists()
-    assert (v1 / "memory/qwenft-node-2").exists()
+    (v1 / "memory/ours-1/kubepods/pod1").mkdir(parents=True)
+    (v1 / "memory/ours-2").mkdir()
+    cgroups.remove("ours-1", v1)
+    assert not (v1 / "memory/ours-1").exists()
+    assert (v1 / "memory/ours-2").exists()
 
 
 def test_removing_groups_that_are_not_there_is_fine(v1: Path) -> None:
-    cgroups.remove("node-9", v1)
+    cgroups.remove("ours-9", v1)
 
 
 @pytest.mark.parametrize(("count", "withheld"), [(1, 0), (2, 12), (3, 16)])
@@ -83,6 +83,13 @@ def test_a_nodes_mounts_are_private_before_they_cover(place: Layout) -> None:
 def test_every_folder_that_a_node_covers_is_covered(place: Layout) -> None:
     script = node.setup_script(node.Node(index=1, count=2, layout=place))
     assert all(f" {folder}\n" in script for folder in node.COVERED)
+
+
+def test_two_clusters_share_nothing_outside_their_caches(place: Layout, tmp_path: Path) -> None:
+    other = Layout(cache=tmp_path / "another")
+    groups = {node.Node(index=i, count=2, layout=at).group for i in (1, 2) for at in (place, other)}
+    assert len(groups) == 4
+    assert control_plane.etcd_data(place) != control_plane.etcd_data(other)
 
 
 def test_a_nodes_configuration_lies_in_its_own_folder(place: Layout) -> None:

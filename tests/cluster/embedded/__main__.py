@@ -6,6 +6,10 @@ images      build the project's images where they changed and give them to the r
 build       only build the programs
 status      say how it is; exit 1 unless it is healthy
 kubeconfig  print the path of the administrator's kubeconfig
+lose NODE   kill a node at once (1, 2, …), as a power cut would
+cut NODE    cut a node off the network; ``join NODE`` undoes it
+mute NODE   kill a node's kubelet; its containers go on
+revive NODE bring a lost or muted node back
 path NAME   print the path of a program: kubectl, helm, …
 """
 
@@ -13,10 +17,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from embedded import binaries, configuration, layout, versions
-from embedded.cluster import Cluster, down, is_healthy, provide_images, up
+from embedded.cluster import NODES, Cluster, down, is_healthy, provide_images, up
 from embedded.stages import StageError
+
+FAULTS: dict[str, Callable[[Cluster, int], None]] = {
+    "lose": Cluster.stop_node,
+    "cut": Cluster.cut_link,
+    "join": Cluster.join_link,
+    "mute": Cluster.stop_kubelet,
+    "revive": Cluster.start_node,
+}
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
@@ -28,6 +41,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     starting.add_argument("--node-loss", choices=sorted(configuration.NODE_LOSS), default="quick")
     for verb in ("down", "build", "images", "status", "kubeconfig"):
         verbs.add_parser(verb)
+    for verb in FAULTS:
+        verbs.add_parser(verb).add_argument("node", type=int, choices=range(1, NODES + 1))
     verbs.add_parser("path").add_argument("name")
     return parser.parse_args(words)
 
@@ -54,6 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return 0 if healthy else 1
         case "kubeconfig":
             print(place.kubeconfig)
+        case verb if verb in FAULTS:
+            FAULTS[verb](cluster, arguments.node)
         case "path":
             print(cluster.programs[arguments.name])
     return 0

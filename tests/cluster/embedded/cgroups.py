@@ -24,14 +24,14 @@ def hierarchies(mount: Path = MOUNT) -> tuple[Path, ...]:
     )
 
 
-def folders(node: str, mount: Path = MOUNT) -> tuple[Path, ...]:
-    """Return the node's folder in every hierarchy."""
-    return tuple(top / f"qwenft-{node}" for top in hierarchies(mount))
+def folders(group: str, mount: Path = MOUNT) -> tuple[Path, ...]:
+    """Return the group's folder in every hierarchy."""
+    return tuple(top / group for top in hierarchies(mount))
 
 
-def create(node: str, mount: Path = MOUNT) -> None:
+def create(group: str, mount: Path = MOUNT) -> None:
     """Make the node's groups; a fresh v1 cpuset holds no CPU until it is told."""
-    for folder in folders(node, mount):
+    for folder in folders(group, mount):
         folder.mkdir(exist_ok=True)
         for name in _INHERITED:
             source = folder.parent / name
@@ -51,8 +51,8 @@ def _remove_tree(folder: Path) -> bool:
     return not folder.exists()
 
 
-def remove(node: str, mount: Path = MOUNT) -> None:
+def remove(group: str, mount: Path = MOUNT) -> None:
     """Remove the node's groups; the kernel may still be burying the processes killed in them."""
-    for folder in folders(node, mount):
+    for folder in folders(group, mount):
         gone = partial(_remove_tree, folder)
         wait_until(gone, seconds=15, what=f"the removal of {folder}")

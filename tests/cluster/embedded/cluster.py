@@ -306,7 +306,7 @@ def _stop(cluster: Cluster) -> None:
         control_plane.stop(layout)
         network.delete_bridge()
         for each in cluster.nodes:
-            cgroups.remove(each.name)
+            cgroups.remove(each.group)
         made = layout.run / _MADE
         for place in json.loads(made.read_text()) if made.exists() else ():
             with contextlib.suppress(OSError):

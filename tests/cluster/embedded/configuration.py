@@ -137,9 +137,15 @@ def scheduler_flags(certificates: Path) -> list[str]:
 
 
 def kubelet(
-    name: str, index: int, certificates: Path, loss: NodeLoss, reserved_mebibytes: int
+    name: str,
+    index: int,
+    certificates: Path,
+    loss: NodeLoss,
+    *,
+    group: str,
+    reserved_mebibytes: int,
 ) -> str:
-    """Return the kubelet's configuration.
+    """Return the kubelet's configuration; ``group`` is the control group of all its pods.
 
     ``reserved_mebibytes`` is withheld from what pods may ask for: every node sees the whole
     machine's memory.
@@ -158,7 +164,7 @@ def kubelet(
         "tlsPrivateKeyFile": f"{certificates}/{name}.key",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/qwenft-{name}",
+        "cgroupRoot": f"/{group}",
         "failCgroupV1": False,
         "enforceNodeAllocatable": [],
         "systemReserved": {"memory": f"{reserved_mebibytes}Mi"},

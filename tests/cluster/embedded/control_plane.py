@@ -18,7 +18,6 @@ from embedded import configuration, network, processes
 from embedded.layout import Layout
 from embedded.stages import StageError, direct_environment, wait_until
 
-ETCD_DATA = Path("/dev/shm/qwenft-embedded-etcd")  # noqa: S108  (a name of its own, made with 0700)
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
 CLIENTS = ("admin", "controller-manager", "scheduler", "proxy", "coredns")
 
@@ -35,7 +34,7 @@ class ControlPlane:
         """Return a component's command line."""
         certificates = self.layout.certificates
         flags: dict[str, Callable[[], list[str]]] = {
-            "etcd": lambda: configuration.etcd_flags(ETCD_DATA),
+            "etcd": lambda: configuration.etcd_flags(etcd_data(self.layout)),
             "kube-apiserver": lambda: configuration.apiserver_flags(certificates, self.loss),
             "kube-controller-manager": lambda: configuration.controller_manager_flags(
                 certificates, self.loss
@@ -45,6 +44,11 @@ class ControlPlane:
         }
         program = "server" if component == "etcd" else component
         return [self.programs[program], *flags[component]()]
+
+
+def etcd_data(layout: Layout) -> Path:
+    """Return the folder, in memory, of the cluster's objects; it is made for root alone."""
+    return Path(f"/dev/shm/qwenft-{layout.mark}-etcd")  # noqa: S108
 
 
 def write_kubeconfigs(layout: Layout, clients: tuple[str, ...]) -> None:
@@ -81,8 +85,9 @@ def start_component(plane: ControlPlane, component: str) -> None:
 
 def start(plane: ControlPlane) -> None:
     """Start etcd and the API server, wait until it is ready, then start the rest."""
-    shutil.rmtree(ETCD_DATA, ignore_errors=True)
-    ETCD_DATA.mkdir(mode=0o700)
+    data = etcd_data(plane.layout)
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(mode=0o700)
     (plane.layout.run / "Corefile").write_text(
         configuration.corefile(plane.layout.certificates), encoding="utf-8"
     )
@@ -123,4 +128,4 @@ def stop(layout: Layout) -> None:
         if process is not None:
             processes.stop(process)
             processes.forget(layout.processes, component)
-    shutil.rmtree(ETCD_DATA, ignore_errors=True)
+    shutil.rmtree(etcd_data(layout), ignore_errors=True)

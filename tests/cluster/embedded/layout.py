@@ -7,6 +7,7 @@ it holds the state of the cluster, and ``down`` leaves it as the only trace.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ class Layout:
     """The folders of one embedded cluster."""
 
     cache: Path
+
+    @property
+    def mark(self) -> str:
+        """Six hex digits that tell this cluster's leavings outside the cache from another's."""
+        return hashlib.sha256(str(self.cache).encode()).hexdigest()[:6]
 
     @property
     def binaries(self) -> Path:

@@ -83,9 +83,14 @@ def create_bridge() -> None:
     run(["ip", "link", "set", BRIDGE, "up"])
 
 
+def _exists(link_name: str) -> bool:
+    # Not by /sys/class/net, which shows the network namespace of whoever mounted it.
+    return any(each["ifname"] == link_name for each in json.loads(run(["ip", "-json", "link"])))
+
+
 def bridge_exists() -> bool:
     """Whether the bridge is there."""
-    return Path(f"/sys/class/net/{BRIDGE}").exists()
+    return _exists(BRIDGE)
 
 
 def delete_bridge() -> None:
@@ -106,7 +111,7 @@ def plug(index: int, pid: int) -> None:
 
 def unplug(index: int) -> None:
     """Remove a node's port."""
-    if Path(f"/sys/class/net/{link(index)}").exists():
+    if _exists(link(index)):
         run(["ip", "link", "delete", link(index)])
 
 

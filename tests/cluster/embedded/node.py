@@ -37,6 +37,11 @@ class Node:
         return f"node-{self.index}"
 
     @property
+    def group(self) -> str:
+        """The control group that holds all its pods."""
+        return f"qwenft-{self.layout.mark}-{self.name}"
+
+    @property
     def folder(self) -> Path:
         """What the node keeps on disk."""
         return self.layout.node(self.name)
@@ -68,7 +73,14 @@ def write_configuration(node: Node) -> None:
     for place in ("kubelet", "pods", "containerd"):
         (node.folder / place).mkdir(exist_ok=True)
     reserved = reserved_mebibytes(_machine_kibibytes(), node.count)
-    kubelet = configuration.kubelet(node.name, node.index, certificates, node.loss, reserved)
+    kubelet = configuration.kubelet(
+        node.name,
+        node.index,
+        certificates,
+        node.loss,
+        group=node.group,
+        reserved_mebibytes=reserved,
+    )
     files = {
         "kubelet.json": kubelet,
         "proxy.json": configuration.proxy(certificates, node.name),
@@ -109,10 +121,14 @@ def inside(node: Node, command: list[str | Path]) -> list[str | Path]:
     return ["nsenter", "-t", str(init.pid), "-m", "-n", "-p", "-u", "-i", *command]
 
 
+def _all_alive(node: Node, services: tuple[str, ...]) -> bool:
+    found = [node.process(service) for service in services]
+    return all(process is not None and processes.alive(process) for process in found)
+
+
 def is_running(node: Node) -> bool:
     """Whether the node's first process and all its services run."""
-    found = [node.process(service) for service in ("init", *SERVICES)]
-    return all(process is not None and processes.alive(process) for process in found)
+    return _all_alive(node, ("init", *SERVICES))
 
 
 def ended_services(node: Node) -> tuple[str, ...]:
@@ -189,12 +205,12 @@ def stop_service(node: Node, service: str, *, grace: float = 5.0) -> None:
 
 
 def start(node: Node, programs: dict[str, Path]) -> None:
-    """Start the node; one that runs already is left alone."""
-    if is_running(node):
+    """Start the node up to its containerd; one that has come so far is left alone."""
+    if _all_alive(node, ("init", "containerd")):
         return
     stop(node)
     write_configuration(node)
-    cgroups.create(node.name)
+    cgroups.create(node.group)
     _start_namespaces(node, programs["pause"])
     init = node.process("init")
     if init is None:
@@ -241,4 +257,4 @@ def stop(node: Node) -> None:
     for service in ("outer", "init", *SERVICES):
         processes.forget(node.layout.processes, f"{node.name}.{service}")
     network.unplug(node.index)
-    cgroups.remove(node.name)
+    cgroups.remove(node.group)
