@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,9 +111,20 @@ class Life:
         raise AssertionError({name: self.world.status(name) for name in RUNS})
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(steps)
 def test_every_life_keeps_the_invariants_and_ends(script: list[tuple[str, int, str]]) -> None:
+    live(script)
+
+
+@pytest.mark.full
+@settings(max_examples=2000, deadline=None)
+@given(steps)
+def test_thousands_of_lives_keep_the_invariants(script: list[tuple[str, int, str]]) -> None:
+    live(script)
+
+
+def live(script: list[tuple[str, int, str]]) -> None:
     life = Life()
     life.second()
     for action, number, name in script:

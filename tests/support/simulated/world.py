@@ -33,6 +33,11 @@ class Crash(BaseException):
     """The operator's process dies here."""
 
 
+def _snapshot(body: Body) -> Body:
+    """Copy what may change while a reader holds it; a deep copy costs half of a test's time."""
+    return {**body, "metadata": dict(body["metadata"])}
+
+
 class World:
     """A cluster whose clock moves by whole seconds when it is told to."""
 
@@ -171,14 +176,15 @@ class World:
     # The operator's port.
 
     async def get(self, kind: str, namespace: str, name: str) -> Body | None:
-        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+        body = self.objects.get((kind, namespace, name))
+        return None if body is None else _snapshot(body)
 
     async def list(
         self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> tuple[Body, ...]:
         wanted = dict(part.split("=") for part in labels.split(",") if part)
         return tuple(
-            copy.deepcopy(body)
+            _snapshot(body)
             for body in self.of_kind(kind)
             if namespace in ("", body["metadata"].get("namespace", ""))
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
