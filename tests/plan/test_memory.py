@@ -75,7 +75,7 @@ def test_one_step_without_accumulation_peaks_at_the_loss_without_gradients() -> 
     assert parts.weights == 4 * ALL
     assert parts.optimizer == 8 * ALL
     assert parts.gradients == 0.0
-    assert parts.activations == 1000 * (4 * KEPT + KEPT / 2)
+    assert 4 * KEPT <= parts.activations / 1000 <= 5 * KEPT
     assert parts.logits == 14 * 1000 * 1000
 
 
@@ -96,11 +96,13 @@ def test_a_short_sequence_peaks_at_the_end_of_the_step_with_all_gradients() -> N
 
 
 @pytest.mark.parametrize("length", [8, 64, 256, 1000, 8000])
-def test_the_peak_is_the_higher_of_its_two_summits(length: int) -> None:
+def test_the_peak_is_at_least_every_summit_and_at_most_everything_together(length: int) -> None:
     total = peak_memory(work(sequence_length=length), layout()).total
-    at_loss = 12 * ALL + length * (4.5 * KEPT + 14 * 1000)
-    at_end = 16 * ALL + length * KEPT / 2
-    assert total == pytest.approx(max(at_loss, at_end) + 2 * BLOCK)
+    at_loss = 12 * ALL + length * (4 * KEPT + 14 * 1000)
+    at_end = 16 * ALL
+    assert max(at_loss, at_end) <= total
+    assert total < 16 * ALL + length * (6 * KEPT + 14 * 1000) + 2 * ALL
+    assert total < 1.3 * max(at_loss, at_end)
 
 
 def test_the_parts_add_up_to_the_total() -> None:
@@ -134,7 +136,7 @@ def test_a_cheap_loss_makes_the_first_stage_the_fullest() -> None:
 def test_a_pipeline_holds_the_activations_of_the_micro_batches_in_flight() -> None:
     cheap_loss = work(runtime=replace(UNFUSED, logit=0.001))
     parts = peak_memory(cheap_loss, layout(pp=4, accumulation=8))
-    assert parts.activations == pytest.approx(1000 * (4 * 1 * KEPT + KEPT / 2))
+    assert 4 * KEPT <= parts.activations / 1000 < 6 * KEPT
 
 
 def test_unsharded_ranks_buffer_one_block_s_weight_gradients() -> None:
@@ -142,16 +144,28 @@ def test_unsharded_ranks_buffer_one_block_s_weight_gradients() -> None:
     assert peak_memory(work(), layout(tp=2)).buffers == BLOCK
 
 
-def test_sharded_ranks_buffer_gathered_weights_and_unreduced_gradients() -> None:
-    few_words = work(replace(MODEL, vocab=10))
-    expected = 2 * 2 * 2.0 * few_words.model.layer_parameters
-    assert peak_memory(few_words, layout(dp_shard=8)).buffers == expected
+def test_sharded_ranks_buffer_the_blocks_that_are_gathered() -> None:
+    few_words = replace(MODEL, vocab=10)
+    more, fewer = (
+        peak_memory(
+            work(few_words, replace(UNFUSED, gathered_blocks=blocks)), layout(dp_shard=8)
+        ).buffers
+        for blocks in (3.0, 1.0)
+    )
+    assert fewer >= 2 * few_words.layer_parameters
+    assert more - fewer >= 2 * 2 * few_words.layer_parameters
 
 
-def test_a_vocabulary_larger_than_the_blocks_is_the_largest_gathered_unit() -> None:
+def test_a_large_vocabulary_is_gathered_too() -> None:
     many_words = work(replace(MODEL, vocab=50_000))
-    unit = many_words.model.embedding_parameters + many_words.model.layer_parameters
-    assert peak_memory(many_words, layout(dp_shard=8)).buffers == 2 * 2 * unit
+    buffers = peak_memory(many_words, layout(dp_shard=8)).buffers
+    assert buffers >= 2 * many_words.model.embedding_parameters
+
+
+def test_a_sharded_stage_of_a_pipeline_stays_gathered_for_all_its_micro_batches() -> None:
+    stage = layout(pp=2, dp_shard=8, accumulation=4)
+    least = min(stage_parameters(work(), stage, index) for index in (0, 1))
+    assert peak_memory(work(), stage).buffers >= 2 * least
 
 
 @pytest.mark.parametrize(
