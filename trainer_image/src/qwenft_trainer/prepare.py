@@ -20,6 +20,8 @@ from torch import Tensor
 from qwenft_trainer.data import IGNORED
 from qwenft_trainer.failure import DatasetInvalid, ModelInvalid, TrainerError
 
+LEAST_LENGTH = 2
+"""Tokens a row: one that predicts and one that is predicted."""
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -40,7 +42,7 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; return its exit code (0, 65 for bad records, 66 for a bad tokenizer)."""
+    """Run the command; return 0, 65 (bad records or options), 66 (bad tokenizer) or 70."""
     args = _parser().parse_args(argv)
     try:
         if args.stdlib_sample is not None:
@@ -85,10 +87,14 @@ def _prepare(args: argparse.Namespace) -> None:
         raise DatasetInvalid("--tokenizer is missing: the model's directory or hub name")
     if not 0 <= args.validation_fraction < 1:
         raise DatasetInvalid("--validation-fraction must be at least 0 and below 1")
+    if args.length < LEAST_LENGTH:
+        raise DatasetInvalid(f"--length must be at least {LEAST_LENGTH}, not {args.length}")
     tokenizer = load_tokenizer(args.tokenizer)
     options = Options(length=args.length, mask_prompt=args.mask_prompt)
     train = list(read(args.input, tokenizer))
     held_out = list(read(args.validation, tokenizer)) if args.validation else []
+    if args.validation and not held_out:
+        raise DatasetInvalid(f"{args.validation}: no record is there to validate on")
     if args.validation_fraction and not held_out:
         cut = len(train) - max(1, round(len(train) * args.validation_fraction))
         train, held_out = train[:cut], train[cut:]
@@ -103,7 +109,7 @@ def load_tokenizer(name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - damaged files raise all kinds
         raise ModelInvalid(f"{name}: no tokenizer can be loaded: {error}") from None
 
 
@@ -130,14 +136,21 @@ def save(
     content = {"train": rows(train, tokenizer, options)}
     if validation:
         content["validation"] = rows(validation, tokenizer, options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    part.replace(path)
+    _write(path, content)
     for name, split in content.items():
         full = sum(bool(row["attention_mask"][-1]) for row in split)
         line = f"{path}: {name}: {len(split)} records of {options.length} tokens, {full} filled"
         print(line)  # noqa: T201 - a command line
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        raise TrainerError(f"{path}: cannot be written: {error}") from None
 
 
 def rows(texts: Sequence[Text], tokenizer: Any, options: Options) -> list[dict[str, Tensor]]:
@@ -193,7 +206,18 @@ def _string(record: Mapping[str, Any], key: str, *, where: str) -> str:
     if not isinstance(value, str):
         found = f"has no {key}" if key not in record else f"{key} is no string"
         raise DatasetInvalid(f'{where}: {found}; needed are "prompt" and "response", or "messages"')
+    _check_characters(value, f"{where}: {key}")
     return value
+
+
+def _check_characters(text: str, where: str) -> None:
+    """Refuse half of a character, which JSON can spell and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetInvalid(
+            f"{where} holds half of a surrogate pair at character {error.start}"
+        ) from None
 
 
 def _chat(messages: Any, tokenizer: Any, *, where: str) -> Text:
@@ -231,3 +255,4 @@ def _check_message(message: Any, *, where: str) -> None:
         raise DatasetInvalid(f"{where}: role {message.get('role')!r} is none of {', '.join(ROLES)}")
     if not isinstance(message.get("content"), str):
         raise DatasetInvalid(f"{where}: content must be a string")
+    _check_characters(message["content"], f"{where}: content")
