@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from qwenft_operator import names
 from qwenft_operator.port import Identity, Unavailable
-from qwenft_operator.progress_server import ProgressServer
+from qwenft_operator.progress_server import Certificate, ProgressServer
 from qwenft_operator.reconcile import Key
 from simulated import World
 
@@ -218,6 +218,27 @@ def test_the_upstream_body_alone_is_understood(certificates: Path) -> None:
     progress = world.status()["progress"]
     assert (progress["step"], progress["totalSteps"], progress["loss"]) == (30, 120, 1.25)
     assert progress["estimatedRemainingSeconds"] == 60
+
+
+def test_a_renewed_certificate_is_taken_up(certificates: Path, tmp_path: Path) -> None:
+    for file in certificates.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served = Certificate(context, tmp_path)
+    assert served.refresh()
+    assert not served.refresh()
+    key = (tmp_path / "tls.key").read_bytes()
+    (tmp_path / "tls.key").write_bytes(b"half written")
+    assert not served.refresh()
+    (tmp_path / "tls.key").write_bytes(key + b"\n")
+    assert served.refresh()
+
+
+def test_a_certificate_that_was_never_good_is_an_error(tmp_path: Path) -> None:
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_bytes(b"nonsense")
+    with pytest.raises(ssl.SSLError):
+        Certificate(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), tmp_path).refresh()
 
 
 def test_an_older_report_does_not_turn_the_clock_back(certificates: Path) -> None:

@@ -219,6 +219,29 @@ def test_a_gang_that_is_not_whole_is_released_after_five_minutes() -> None:
     assert world.of_kind("Pod") == []
 
 
+def test_a_quota_that_keeps_pods_from_being_made_is_named() -> None:
+    world = World()
+    world.submit()
+    world.settle()
+    uid = world.objects["Job", "team", "tiny-1"]["metadata"]["uid"]
+    world.put(
+        {
+            "kind": "Event",
+            "metadata": {"name": "e", "namespace": "team"},
+            "involvedObject": {"uid": uid},
+            "reason": "FailedCreate",
+            "message": "exceeded quota: compute, requested: cpu=2",
+        }
+    )
+    world.settle()
+    assert "exceeded quota" not in world.status()["message"]
+    world.now += 4
+    world.settle()
+    status = world.status()
+    assert status["phase"] == "Starting"
+    assert status["message"] == "no pods: exceeded quota: compute, requested: cpu=2"
+
+
 def test_two_runs_never_plan_on_the_same_nodes() -> None:
     world = World()
     for name in ("one", "two"):

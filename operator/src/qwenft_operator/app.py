@@ -158,6 +158,8 @@ class App:
                     if _needs_resync(body):
                         self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
                 self._listed_at = time.monotonic()
+                if self._server.refresh_certificate():
+                    logger.info("serving a renewed certificate")
             except Unavailable as error:
                 logger.warning("cannot list the runs: %s", error)
             await asyncio.sleep(_RESYNC)

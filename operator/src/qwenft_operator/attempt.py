@@ -245,7 +245,9 @@ def _running(situation: Situation, job: JobView) -> Decision:
     phase, reason, message = _phase(situation, job, pods)
     report = Report(phase=phase, reason=reason, message=message, changes=changes)
     deletions = _hurried(job, pods) + situation.outdated_jobs()
-    watch = any(pod.waiting or pod.unscheduled or pod.node_lost for pod in pods)
+    watch = len(pods) < job.pods or any(
+        pod.waiting or pod.unscheduled or pod.node_lost for pod in pods
+    )
     return situation.decision(
         report,
         delete=deletions,
@@ -273,6 +275,8 @@ def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tup
     """Return phase, reason and message of an attempt that runs."""
     if job.suspended:
         return names.QUEUED, "Queued", "waiting for the queue to admit the Job"
+    if situation.observed.trouble:
+        return names.STARTING, "FailedCreate", f"no pods: {situation.observed.trouble}"
     unscheduled = [pod for pod in pods if pod.unscheduled]
     if unscheduled:
         pod = unscheduled[0]

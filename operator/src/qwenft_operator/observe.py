@@ -103,6 +103,8 @@ class Observed:
     """Digest → frozen plan."""
     foreign: tuple[str, ...] = ()
     """``Kind/name`` of objects that carry the name but belong to another run."""
+    trouble: str = ""
+    """Why the Job controller cannot make the pods, where it says so."""
     progress: Progress | None = None
     """The newest report that this process received."""
 
@@ -126,6 +128,7 @@ def observe(
     children: Children,
     *,
     lost_nodes: Iterable[str] = (),
+    trouble: str = "",
     progress: Progress | None = None,
 ) -> Observed:
     """Read the children; ``lost_nodes`` are those that are not ready or no longer exist."""
@@ -137,6 +140,7 @@ def observe(
         pods=tuple(sorted(pods, key=lambda pod: (pod.attempt, pod.index, pod.name))),
         plans=_plans(body for body in children.config_maps if _is_ours(owner, body)),
         foreign=tuple(_foreign(owner, children)),
+        trouble=trouble,
         progress=progress,
     )
 

@@ -48,6 +48,30 @@ class Reporter:
     attempt: int
 
 
+class Certificate:
+    """A certificate on disk that may be renewed while it is served."""
+
+    def __init__(self, context: ssl.SSLContext, folder: Path) -> None:
+        self._context = context
+        self._files = (folder / "tls.crt", folder / "tls.key")
+        self._loaded: tuple[bytes, ...] = ()
+
+    def refresh(self) -> bool:
+        """Load the files if their content has changed; a half-written pair waits for the next."""
+        content = tuple(file.read_bytes() for file in self._files)
+        if content == self._loaded:
+            return False
+        try:
+            self._context.load_cert_chain(*self._files)
+        except ssl.SSLError as error:
+            if not self._loaded:
+                raise
+            logger.warning("the renewed certificate cannot be used yet: %s", error)
+            return False
+        self._loaded = content
+        return True
+
+
 class ProgressServer:
     """Takes reports, keeps the newest of each run and wakes its reconciliation."""
 
@@ -65,6 +89,7 @@ class ProgressServer:
         self._clock = clock
         self._trusted: dict[str, tuple[float, Reporter]] = {}
         self._runner: web.AppRunner | None = None
+        self._certificate: Certificate | None = None
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -76,7 +101,8 @@ class ProgressServer:
         """Listen with ``tls.crt`` and ``tls.key`` of the directory; return the port."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
+        self._certificate = Certificate(context, certificates)
+        self._certificate.refresh()
         self._runner = web.AppRunner(self.application(), access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=context)
@@ -84,6 +110,10 @@ class ProgressServer:
         bound = int(self._runner.addresses[0][1])
         logger.info("taking progress reports on port %d", bound)
         return bound
+
+    def refresh_certificate(self) -> bool:
+        """Take up a renewed certificate for new connections; True if there was one."""
+        return self._certificate is not None and self._certificate.refresh()
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -25,6 +25,7 @@ from qwenft_operator.run import Owner, Run, Settings
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report
 from qwenft_operator.surroundings import (
+    creation_trouble,
     list_children,
     lost_nodes,
     missing_objects,
@@ -96,6 +97,7 @@ class Reconciler:
             owner,
             children,
             lost_nodes=await lost_nodes(self._cluster, children),
+            trouble=await creation_trouble(self._cluster, owner.namespace, children, self._clock()),
             progress=self._reports.newest(owner.uid),
         )
         situation = Situation(

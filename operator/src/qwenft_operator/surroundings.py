@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwenft_operator import names
+from qwenft_operator.clock import parse_time
 from qwenft_operator.nodes import Capacity, capacity, is_ready, requests_of
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
 from qwenft_operator.run import Run
 from qwenft_plan.spec import FinetuneSpec
 
-__all__ = ["list_children", "lost_nodes", "missing_objects", "read_capacity"]
+__all__ = ["creation_trouble", "list_children", "lost_nodes", "missing_objects", "read_capacity"]
 
 Body = Mapping[str, Any]
 
 _FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
+_CREATION_SECONDS = 3.0
 _ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -47,6 +49,23 @@ async def lost_nodes(cluster: Cluster, children: Children) -> frozenset[str]:
         for name, node in zip(suspects, nodes, strict=True)
         if node is None or not is_ready(node)
     )
+
+
+async def creation_trouble(cluster: Cluster, namespace: str, children: Children, now: float) -> str:
+    """Return why the Job controller cannot make a Job's pods: a quota, an admission policy.
+
+    It tells so in Events only. They are asked for when pods are missing for longer than they take.
+    """
+    present = Counter(_attempt_key(pod) for pod in children.pods)
+    for job in children.jobs:
+        age = now - (parse_time(job["metadata"].get("creationTimestamp")) or now)
+        missing = job["spec"].get("completions", 0) > present[_attempt_key(job)]
+        over = _has_ended(job, *_FAILURES, *_ENDS) or job["spec"].get("suspend")
+        if missing and not over and age > _CREATION_SECONDS:
+            fields = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
+            events = await cluster.list("Event", namespace, fields=fields)
+            return max((str(event.get("message", "")) for event in events), default="")
+    return ""
 
 
 def _is_suspicious(pod: Body) -> bool:

@@ -188,6 +188,7 @@ class World:
             for body in self.of_kind(kind)
             if namespace in ("", body["metadata"].get("namespace", ""))
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+            and (kind != "Event" or body["involvedObject"]["uid"] in fields)
             and not (fields and body.get("status", {}).get("phase") in ("Succeeded", "Failed"))
         )
 

@@ -20,7 +20,7 @@ from qwenft_operator.policies import (
 )
 from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
 
-__all__ = ["POLICIES", "Circumstances", "Policy", "Verdict", "judge"]
+__all__ = ["POLICIES", "Circumstances", "Policy", "Verdict", "judge", "table"]
 
 POLICIES: tuple[Policy, ...] = (
     invalid_input.POLICY,
@@ -33,6 +33,12 @@ POLICIES: tuple[Policy, ...] = (
     disruption.POLICY,
     worker_error.POLICY,
 )
+
+
+def table() -> str:
+    """Return the rules as a Markdown table, in the order in which they are asked."""
+    rows = [f"| {policy.cause} | {policy.decision} |" for policy in POLICIES]
+    return "\n".join(["| cause | decision |", "|---|---|", *rows]) + "\n"
 
 
 def judge(circumstances: Circumstances, *, retries: int, backoff_limit: int) -> Verdict:

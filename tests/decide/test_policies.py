@@ -1,0 +1,109 @@
+"""Each rule decides what its row of the documentation says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qwenft_operator.failure import Failure
+from qwenft_operator.policies import POLICIES, Circumstances, Verdict, judge, table
+from qwenft_plan.plan import Plan, Predicted
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "failures.md"
+PLAN = Plan(
+    world_size=1, nodes=1, processes_per_node=1, pp=1, dp_replicate=1, dp_shard=1, tp=1,
+    micro_batch_size=4, gradient_accumulation_steps=1, global_batch_size=4, sequence_length=64,
+    predicted=Predicted(memory_gib=50.0, tokens_per_second=1.0, mfu=0.1),
+)  # fmt: skip
+
+
+def verdict(
+    code: int | None = None,
+    reason: str = "Unknown",
+    *,
+    trained: bool = False,
+    retries: int = 0,
+    limit: int = 3,
+    plan: Plan | None = PLAN,
+) -> Verdict:
+    failure = Failure(attempt=1, reason=reason, message="m", exit_code=code)
+    circumstances = Circumstances(failure=failure, trained=trained, plan=plan)
+    return judge(circumstances, retries=retries, backoff_limit=limit)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (65, "DatasetInvalid"),
+        (66, "ModelInvalid"),
+        (67, "NumericError"),
+        (137, "OOMKilled"),
+        (None, "ContainerNotCreated"),
+    ],
+)
+def test_what_would_fail_again_stops(code: int | None, reason: str, *, trained: bool) -> None:
+    found = verdict(code, reason, trained=trained)
+    assert not found.restart
+    assert found.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(64, "Preempted"), (143, "Disrupted"), (None, "Unschedulable")]
+)
+def test_what_is_nobody_s_fault_restarts_uncounted(code: int | None, reason: str) -> None:
+    found = verdict(code, reason, retries=99)
+    assert (found.restart, found.counted) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (69, "CommunicationFailure"),
+        (None, "NodeLost"),
+        (None, "PodDeleted"),
+        (None, "JobDeleted"),
+        (None, "Hung"),
+        (137, "WorkerError"),
+        (143, "WorkerError"),
+    ],
+)
+def test_what_may_pass_restarts_counted_up_to_the_limit(code: int | None, reason: str) -> None:
+    found = verdict(code, reason, retries=2)
+    assert (found.restart, found.counted) == (True, True)
+    last = verdict(code, reason, retries=3)
+    assert not last.restart
+    assert "backoffLimit of 3" in last.advice
+
+
+def test_an_error_is_judged_by_whether_a_step_was_trained() -> None:
+    assert not verdict(70, "WorkerError").restart
+    assert verdict(70, "WorkerError", trained=True).restart
+    assert not verdict(1, "WorkerError").restart
+
+
+def test_out_of_memory_asks_for_a_tenth_less_than_was_expected() -> None:
+    found = verdict(68, "OutOfMemory")
+    assert (found.restart, found.memory_budget) == (True, 45.0)
+    assert "expected 50.00 GiB a device at micro-batch 4" in found.advice
+
+
+def test_out_of_memory_without_an_expectation_cannot_be_planned_anew() -> None:
+    found = verdict(68, "OutOfMemory", plan=None)
+    assert (found.restart, found.memory_budget) == (False, None)
+    assert "microBatchSize" in found.advice
+
+
+def test_no_restarts_at_all_may_be_asked_for() -> None:
+    assert not verdict(69, limit=0).restart
+    assert verdict(64, limit=0).restart
+
+
+def test_the_document_is_the_code_s() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    if os.environ.get("REGOLD"):
+        DOCUMENT.write_text(text[: text.index("| cause")] + table(), encoding="utf-8")
+    assert text.endswith(table())
+    assert table().count("\n") == len(POLICIES) + 2
