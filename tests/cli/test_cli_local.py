@@ -56,6 +56,21 @@ def test_the_first_mount_that_knows_a_path_decides() -> None:
     assert local.here("/c/f", places) == "/c/f"
 
 
+@pytest.mark.parametrize(
+    ("word", "there"),
+    [
+        ("/data/m", "/here/m"),
+        ("--model=/data/m", "--model=/here/m"),
+        ("--model=/other", "--model=/other"),
+        ("--lr=1e-3", "--lr=1e-3"),
+        ("a=/data/m", "a=/data/m"),
+    ],
+)
+def test_a_script_s_words_name_this_machine_s_paths(word: str, there: str) -> None:
+    places = (Mount(point="/data", directory=Path("/here")),)
+    assert local.word_here(word, places) == there
+
+
 def test_the_run_file_reads_as_a_request_with_this_machine_s_paths(tiny: Path) -> None:
     run = local.run_file(load(str(tiny)), (Mount(point="/data", directory=Path("/here")),))
     spec = FinetuneSpec.from_mapping(run["spec"])

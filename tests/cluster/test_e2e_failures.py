@@ -12,9 +12,9 @@ from endtoend import files
 from endtoend.bench import Bench, finished, in_phase
 from endtoend.runs import Body, merged, tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-_SECONDS = 300
+_SECONDS = 900
 _SCRIPT = {"script": {"configMap": {"name": "raising"}}}
 BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "no-dataset": ({"dataset": {"path": "/data/gone.pt"}}, 65, "DatasetInvalid", "/data/gone.pt"),

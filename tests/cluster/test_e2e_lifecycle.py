@@ -8,9 +8,9 @@ from demo import install
 from endtoend.bench import Bench, in_phase
 from endtoend.runs import Body, tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-_SECONDS = 240
+_SECONDS = 600
 LONG = {"maxSteps": 200}
 
 

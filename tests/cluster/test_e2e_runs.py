@@ -12,13 +12,16 @@ from endtoend import files
 from endtoend.bench import Bench, in_phase
 from endtoend.runs import tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-_SECONDS = 240
+_SECONDS = 600
 _SCRIPT = install.SAMPLES / "train_qwen.py"
 _WORDS = [
-    "--model", "/data/model", "--dataset", "/data/tiny.pt", "--batch-size", "8", "--lr", "1e-3",
-]  # fmt: skip
+    "--model=/data/model",
+    "--dataset=/data/tiny.pt",
+    "--batch-size=8",
+    "--learning-rate=1e-3",
+]
 
 
 @pytest.fixture(scope="module")

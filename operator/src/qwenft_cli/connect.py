@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
+from yaml import YAMLError
+
 from qwenft_cli.access import Access, Address, Object
 from qwenft_cli.failure import BAD_INPUT, FAILED, CliError
 from qwenft_operator import names
@@ -47,7 +49,7 @@ def connect(address: Address) -> Access:
     settings = client.Configuration()
     try:
         namespace = _configure(config, settings, address)
-    except (config.ConfigException, OSError, ValueError) as error:
+    except (config.ConfigException, OSError, ValueError, YAMLError) as error:
         raise CliError(
             f"no cluster to talk to ({str(error).strip() or type(error).__name__})",
             next_step="Set KUBECONFIG, or give --kubeconfig FILE.",

@@ -19,7 +19,16 @@ from qwenft_cli.failure import BAD_INPUT, CliError
 from qwenft_cli.snapshot import Failure, Snapshot, with_report
 from qwenft_plan.plan import Plan
 
-__all__ = ["Mount", "Outcome", "command", "environment", "follow", "mounts", "run_file"]
+__all__ = [
+    "Mount",
+    "Outcome",
+    "command",
+    "environment",
+    "follow",
+    "mounts",
+    "run_file",
+    "word_here",
+]
 
 _TAIL = 15
 _SECTIONS = ("model", "dataset", "training", "checkpoint", "output")
@@ -84,6 +93,14 @@ def run_file(document: Document, places: Sequence[Mount]) -> dict[str, Any]:
 def here(path: str, places: Sequence[Mount]) -> str:
     """Return ``path`` on this machine, as the first mount that knows it says."""
     return next((new for place in places if (new := place.here(path)) != path), path)
+
+
+def word_here(word: str, places: Sequence[Mount]) -> str:
+    """Return a script's argument with its path on this machine, ``--model=/data/model`` too."""
+    flag, equals, value = word.partition("=")
+    if equals and flag.startswith("-"):
+        return f"{flag}={here(value, places)}"
+    return here(word, places)
 
 
 def environment(

@@ -99,7 +99,7 @@ def _script(
             exit_code=BAD_INPUT,
         )
     words = args.arguments or read.spec.trainer.args
-    return (args.script, *(local.here(word, places) for word in words))
+    return (args.script, *(local.word_here(word, places) for word in words))
 
 
 def _need_trainer() -> None:
