@@ -256,6 +256,23 @@ def test_the_cause_is_never_the_consequence() -> None:
     assert failure["pod"] == "tiny-1-0-x"
 
 
+def test_a_cause_is_remembered_when_its_pod_vanishes_before_the_end() -> None:
+    world = World()
+    world.submit()
+    world.program(fails(65, attempts=9, index=0))
+    for _ in range(40):
+        world.tick()
+        if world.status().get("failure"):
+            break
+    assert "failures" not in world.status(), "seen, not judged yet"
+    world.objects.pop(("Pod", "team", "tiny-1-0-x"), None)
+    world.reconciler = world.new_process()
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Failed", 1)
+    assert status["failure"]["reason"] == "DatasetInvalid"
+    assert [item["exitCode"] for item in status["failures"]] == [65]
+
+
 def test_lost_connections_restart_until_the_limit() -> None:
     world = World()
     world.submit(runPolicy={"backoffLimit": 2})

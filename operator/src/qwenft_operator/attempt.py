@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Deletion, Notice
-from qwenft_operator.failure import Failure, cause_of
+from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
 from qwenft_operator.policies import Circumstances, image, judge, unschedulable
@@ -69,13 +70,21 @@ def _failure(situation: Situation, job: JobView | None) -> Failure | None:
             attempt=situation.attempt, reason="JobDeleted", message=message, time=situation.now
         )
     if job.failed:
-        return cause_of(situation.observed, job, situation.now)
+        return _cause(situation, job)
     pods = situation.observed.pods_of(job.attempt)
     return (
         _lost(situation, job, pods)
         or _never_started(situation, job, pods)
         or _hung(situation, job, pods)
     )
+
+
+def _cause(situation: Situation, job: JobView) -> Failure:
+    cause = cause_of(situation.observed, job, situation.now)
+    suspect = situation.history.suspect
+    if suspect is None or suspect.attempt != job.attempt or not cause.may_be_consequence:
+        return cause
+    return replace(suspect, time=situation.now)
 
 
 def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
@@ -240,6 +249,9 @@ def _running(situation: Situation, job: JobView) -> Decision:
         "workers": workers_block(pods, job.pods),
         "startTime": situation.run.status.get("startTime") or format_time(situation.now),
     }
+    suspect = telling(pods, situation.now)
+    if suspect is not None and situation.history.suspect is None:
+        changes["failure"] = suspect.to_status()
     fresh, wait = _fresh_progress(situation)
     changes |= fresh
     phase, reason, message = _phase(situation, job, pods)
@@ -302,7 +314,9 @@ def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
     """Cut short the grace period of a failed pod's peers, which wait for it in vain."""
     if not any(pod.exit_code is not None and pod.exit_code not in _TAKES_TIME for pod in pods):
         return ()
-    if job.over:
+    if not job.failing:
+        # Until the Job controller has seen the failed pod, it would take the first deleted peer for
+        # the failure, and delete the failed pod with all its evidence as one that still runs.
         return ()
     return tuple(
         Deletion(kind="Pod", name=pod.name, uid=pod.uid, grace=_HURRIED_GRACE)

@@ -14,10 +14,11 @@ from qwenft_operator import names
 from qwenft_operator.clock import format_time, parse_time
 from qwenft_operator.observe import JobView, Observed, PodView
 
-__all__ = ["Failure", "cause_of", "of_pod"]
+__all__ = ["Failure", "cause_of", "of_pod", "telling"]
 
 _COMMUNICATION, _PREEMPTED, _WORKER = 69, 64, 70
 _TERMINATED = (143, 137)
+_CONSEQUENCES = (_COMMUNICATION, _PREEMPTED, *_TERMINATED)
 _LONGEST_MESSAGE = 1024
 
 
@@ -68,6 +69,11 @@ class Failure:
         )
 
     @property
+    def may_be_consequence(self) -> bool:
+        """Whether another pod's ending may be the cause of this one."""
+        return self.reason == "PodDeleted" or self.exit_code in _CONSEQUENCES
+
+    @property
     def where(self) -> str:
         """`rank 3 (pod run-1-1 on gpu-7)`, as far as known."""
         pod = f"pod {self.pod}" + (f" on {self.node}" if self.node else "") if self.pod else ""
@@ -87,6 +93,12 @@ def cause_of(observed: Observed, job: JobView, now: float) -> Failure:
             time=now,
         )
     return of_pod(min(ended, key=_order), now)
+
+
+def telling(pods: tuple[PodView, ...], now: float) -> Failure | None:
+    """Return the earliest ending that is surely no consequence of another."""
+    ended = [pod for pod in pods if pod.exit_code not in (None, 0, *_CONSEQUENCES)]
+    return of_pod(min(ended, key=_order), now) if ended else None
 
 
 def of_pod(pod: PodView, now: float) -> Failure:

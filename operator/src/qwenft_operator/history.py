@@ -31,6 +31,8 @@ class History:
     retries: int = 0
     """Restarts that count against ``backoffLimit``."""
     failures: tuple[Failure, ...] = ()
+    suspect: Failure | None = None
+    """An ending seen before its attempt was over: pods may vanish before they can be judged."""
     started_at: float | None = None
     completed_at: float | None = None
     plan: str = ""
@@ -51,12 +53,14 @@ class History:
         """Read a status that the operator wrote; an empty one is a new run's."""
         plan = status.get("plan") or {}
         progress = status.get("progress") or {}
+        failures = tuple(Failure.from_status(entry) for entry in status.get("failures") or ())
         return cls(
             phase=status.get("phase", ""),
             attempt=status.get("attempt", 0),
             restarts=status.get("restarts", 0),
             retries=status.get("retries", 0),
-            failures=tuple(Failure.from_status(entry) for entry in status.get("failures") or ()),
+            failures=failures,
+            suspect=_suspect(status.get("failure"), failures),
             started_at=parse_time(status.get("startTime")),
             completed_at=parse_time(status.get("completionTime")),
             plan=plan.get("digest", ""),
@@ -78,6 +82,12 @@ class History:
             item.node for item in self.failures if item.node and item.reason in _NODE_REASONS
         )
         return tuple(sorted(node for node, count in counts.items() if count >= _REPEATED))
+
+
+def _suspect(entry: Mapping[str, Any] | None, failures: tuple[Failure, ...]) -> Failure | None:
+    if not entry or any(item.attempt == entry["attempt"] for item in failures):
+        return None
+    return Failure.from_status(entry)
 
 
 def _pace(progress: Mapping[str, Any]) -> float | None:
