@@ -35,8 +35,8 @@ def estimate_row(row: Mapping[str, Any]) -> dict[str, Any]:
     if not (math.isfinite(speed) and math.isfinite(shown) and speed > 0):
         return {"error": "row: numbers out of range"}
     return {
-        "tokens_per_s_per_gpu": round(speed, 4),
-        "memory_gb": round(shown / GIB, 3),
+        "tokens_per_s_per_gpu": float(f"{speed:.6g}"),
+        "memory_gb": float(f"{shown / GIB:.6g}"),
         "fits": parts.total <= SAFETY * question.work.device.memory,
     }
 

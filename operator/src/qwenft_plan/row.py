@@ -67,7 +67,8 @@ def count(row: Mapping[str, Any], key: str) -> int | None:
     value = row.get(key)
     if value is None or value == "":
         return None
-    found = re.match(r"\d+(\.0+)?(?![\d.])", value.strip()) if isinstance(value, str) else None
+    # A remark may follow (`51200(paper)`), a unit or a separator may not: `4k` is not 4.
+    found = re.match(r"\d+(\.0+)?(?=[\s(]|$)", value.strip()) if isinstance(value, str) else None
     number = int(float(found[0])) if found else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
@@ -98,7 +99,7 @@ def _without_flash(text: str) -> bool:
 
 
 def _layout(row: Mapping[str, Any], runtime: Runtime, gpus: int, *, naive: bool) -> Layout:
-    tp, pp, cp = (count(row, key) or 1 for key in ("tp", "pp", "cp"))
+    tp, pp, cp, chunks = (count(row, key) or 1 for key in ("tp", "pp", "cp", "vpp"))
     fsdp, dp = count(row, "fsdp") or 1, count(row, "dp")
     if naive:
         pp = gpus
@@ -122,7 +123,7 @@ def _layout(row: Mapping[str, Any], runtime: Runtime, gpus: int, *, naive: bool)
         dp_replicate=ranks // shard,
         micro_batch=micro,
         accumulation=accumulation,
-        virtual_stages=(count(row, "vpp") or 1) if pp > 1 else 1,
+        virtual_stages=chunks if pp > 1 else 1,
         schedule="naive" if naive and pp > 1 else "1F1B",
         zero=level,
     )

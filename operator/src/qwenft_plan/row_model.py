@@ -140,7 +140,8 @@ def _number(row: Mapping[str, Any], key: str) -> int | None:
     value = row.get(key)
     if value is None or value == "":
         return None
-    digits = re.match(r"\d+(?:\.0+)?(?![\d.])", value.strip()) if isinstance(value, str) else None
+    # As `51200(paper)` in tables; `4k` and `1,024` are no numbers here.
+    digits = re.match(r"\d+(?:\.0+)?(?=[\s(]|$)", value.strip()) if isinstance(value, str) else None
     number = float(digits[0]) if digits else value
     good = isinstance(number, int | float) and not isinstance(number, bool)
     if not good or not 1 <= number <= _MOST or number != int(number):
