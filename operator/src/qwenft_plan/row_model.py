@@ -20,11 +20,11 @@ _MOST = 10_000_000
 # hidden, layers, heads, key/value heads, feed-forward, vocabulary: dense models that tables name
 # without their dimensions (their `config.json`, or for Nemotron-4 its technical report).
 _NAMED: tuple[tuple[str, tuple[int, int, int, int, int, int]], ...] = (
-    (r"llama.?-?3.*405b", (16384, 126, 128, 8, 53248, 128256)),
-    (r"llama.?-?3.*70b", (8192, 80, 64, 8, 28672, 128256)),
-    (r"llama.?-?3.*8b", (4096, 32, 32, 8, 14336, 128256)),
-    (r"llama.?-?3.*3b", (3072, 28, 24, 8, 8192, 128256)),
-    (r"llama.?-?3.*1b", (2048, 16, 32, 8, 8192, 128256)),
+    (r"llama.?-?3(?!\d).*405b", (16384, 126, 128, 8, 53248, 128256)),
+    (r"llama.?-?3(?!\d).*70b", (8192, 80, 64, 8, 28672, 128256)),
+    (r"llama.?-?3(?!\d).*8b", (4096, 32, 32, 8, 14336, 128256)),
+    (r"llama.?-?3(?!\d).*3b", (3072, 28, 24, 8, 8192, 128256)),
+    (r"llama.?-?3(?!\d).*1b", (2048, 16, 32, 8, 8192, 128256)),
     (r"llama.*70b", (8192, 80, 64, 8, 28672, 32000)),
     (r"llama.*65b", (8192, 80, 64, 64, 22016, 32000)),
     (r"llama.*34b", (8192, 48, 64, 8, 22016, 32000)),
