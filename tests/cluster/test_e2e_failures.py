@@ -49,7 +49,8 @@ def test_the_cause_stands_in_the_status(ended: dict[str, Body], name: str) -> No
     assert failure["exitCode"] == code
     assert failure["reason"] == reason or not reason
     assert words in failure["message"]
-    assert (failure["attempt"], failure["node"][:5]) == (1, "node-")
+    assert failure["attempt"] == 1
+    assert failure["node"]
 
 
 @pytest.mark.parametrize("name", BAD)
