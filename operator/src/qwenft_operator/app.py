@@ -88,7 +88,7 @@ class App:
             reports=self._reports,
             scope=options.namespace,
         )
-        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler)
+        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, passing=(Unavailable,))
         self._server = ProgressServer(cluster, self._reports, self._queue.add)
         self._tasks: list[asyncio.Task[None]] = []
         self._node_signs: dict[str, tuple[Any, ...]] = {}

@@ -29,9 +29,12 @@ class WorkQueue(Generic[Key]):
         work: Callable[[Key], Awaitable[float | None]],
         *,
         jitter: Callable[[], float] = random.random,
+        passing: tuple[type[Exception], ...] = (),
     ) -> None:
+        """Set up the queue; ``passing`` errors are expected at times and leave no traceback."""
         self._work = work
         self._jitter = jitter
+        self._passing = passing
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         """In ``_ready``, not yet taken."""
@@ -88,11 +91,16 @@ class WorkQueue(Generic[Key]):
     async def _attempt(self, key: Key) -> float | None:
         try:
             delay = await self._work(key)
-        except Exception:  # one key's trouble must not end the worker
+        except Exception as error:  # one key's trouble must not end the worker
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 20))
             pause *= 0.5 + 0.5 * self._jitter()
-            logger.exception("%s failed %d times, again in %.1f s", key, failures, pause)
+            passing = isinstance(error, self._passing)
+            told = str(error) if passing else "failed"
+            logger.warning(
+                "%s, look %d in vain, again in %.1f s: %s",
+                key, failures, pause, told, exc_info=not passing,
+            )  # fmt: skip
             return pause
         self._failures.pop(key, None)
         return delay

@@ -183,4 +183,5 @@ def result_block(pods: tuple[PodView, ...]) -> dict[str, Any] | None:
     result = None if first is None else first.report.get("result")
     if not isinstance(result, Mapping):
         return None
-    return {key: result[key] for key in _RESULT if isinstance(result.get(key), int | float | str)}
+    known = {key: result[key] for key in _RESULT if isinstance(result.get(key), int | float | str)}
+    return {key: _rounded(value) for key, value in known.items()}
