@@ -56,6 +56,22 @@ def _avoided(pod: Body) -> set[str]:
     }
 
 
+def fails(code: int, *, after: float = 5, attempts: int = 1, index: int = 1) -> Program:
+    """Return a program of which one rank fails in its first attempts, then all succeed."""
+    message = {"exitCode": code, "reason": names.REASONS[code], "message": "boom", "rank": index}
+    success = succeed_after(10)
+
+    def program(attempt: int, rank: int, age: float) -> Ending | None:
+        if attempt > attempts:
+            return success(attempt, rank, age)
+        if rank == index:
+            return Ending(code=code, message=message) if age >= after else None
+        consequence = {"exitCode": 69, "reason": "CommunicationFailure", "message": "peer closed"}
+        return Ending(code=69, message=consequence) if age >= after else None
+
+    return program
+
+
 class Controllers:
     """All controllers of the simulated cluster."""
 
