@@ -162,6 +162,8 @@ def _largest_loss(best: Judged) -> tuple[str, float]:
 def _no_nodes(spec: FinetuneSpec, inventory: Inventory) -> str:
     if not inventory.nodes:
         return "no node is ready, schedulable and matched by the node selector"
+    if not any(node.devices for node in inventory.nodes):
+        return f"no free device among {inventory.describe()}"
     kind = "GPU" if spec.resources.gpus_per_node is not None else "CPU"
     return f"no {kind} node among {inventory.describe()}"
 
