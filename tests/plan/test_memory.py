@@ -117,10 +117,10 @@ def test_overhead_is_allocator_slack_and_a_context() -> None:
     assert parts.overhead == pytest.approx(0.1 * parts.allocated + 5e6)
 
 
-def test_a_cpu_process_has_no_context_of_an_accelerator() -> None:
+def test_a_cpu_process_holds_the_framework_and_no_context_of_an_accelerator() -> None:
     runtime = replace(UNFUSED, overhead=5e9)
     parts = peak_memory(work(runtime=runtime, device=cpu_device(cpus=1)), layout())
-    assert parts.overhead == 0.0
+    assert 0.4 <= parts.overhead / GIB <= 1.0
 
 
 def test_an_expensive_loss_makes_the_last_stage_the_fullest() -> None:

@@ -10,8 +10,18 @@ from __future__ import annotations
 
 from qwenft_plan.workload import Layout, Workload
 
-__all__ = ["in_flight", "logit_bytes", "recompute_peak", "saved_bytes", "tokens", "whole_block"]
+__all__ = [
+    "head_input_bytes",
+    "in_flight",
+    "logit_bytes",
+    "recompute_peak",
+    "saved_bytes",
+    "tokens",
+    "whole_block",
+]
 
+_PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
+_CHUNK = 16.0  # bytes per element of the loss's input: logits, probabilities, gradients
 _CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
 
 
@@ -45,6 +55,8 @@ def whole_block(work: Workload, layout: Layout) -> float:
     if not work.flash:
         inner += 6.0 * model.heads * work.sequence_length / layout.cp
     norms = runtime.saved_hidden * model.hidden
+    if work.precision == "fp32":
+        norms *= _PLAIN_NORM  # no copy in another width
     gathered = 4.0 * model.hidden * (1 - 1 / layout.tp) if runtime.keeps_gathered else 0.0
     if work.compiled:
         norms, inner = 0.5 * norms, inner - 0.25 * gate * model.ffn
@@ -64,18 +76,26 @@ def saved_bytes(work: Workload, layout: Layout) -> float:
 
 def recompute_peak(work: Workload, layout: Layout) -> float:
     """Return the bytes per token of the one block that is alive in backward."""
-    share = 1.5 if layout.checkpointing == "full" else 0.5
+    share = 1.35 if layout.checkpointing == "full" else 0.45
     return share * whole_block(work, layout)
 
 
 def logit_bytes(work: Workload, layout: Layout) -> float:
     """Return the bytes of logits, loss and their gradients at the peak of the last stage."""
+    model, count = work.model, tokens(work, layout)
+    if work.runtime.chunked_loss and layout.tp == 1 and work.fused_loss is not False:
+        # A chunk's logits take about what its input does; the weight's gradient is whole.
+        return _CHUNK * count * model.hidden + 4.0 * model.embedding_parameters
     per_logit = work.runtime.logit
-    if work.precision == "fp32":
-        per_logit = 12.0  # logits, log-probabilities, gradient; no copy in another width
     if work.fused_loss:
         per_logit = min(per_logit, _CHUNKED_LOGIT)
-    return per_logit * tokens(work, layout) * work.model.vocab / layout.tp
+    return per_logit * count * model.vocab / layout.tp
+
+
+def head_input_bytes(work: Workload, layout: Layout) -> float:
+    """Return the bytes of the last norm, of its output gathered, and of that one's gradient."""
+    norm = work.runtime.saved_hidden / 2 / _norm_split(work, layout)
+    return tokens(work, layout) * work.model.hidden * _scale(work) * (norm + 4.0)
 
 
 def _selective(work: Workload, layout: Layout) -> float:

@@ -1,9 +1,10 @@
 """Peak memory of the fullest rank, by part, in bytes.
 
-A step has two summits. At the loss all activations and the logits live; at its end all gradients
-and the optimizer's temporaries do. In PyTorch, gradients are freed between steps, so without
-accumulation the two never meet; Megatron keeps its gradient buffer. The peak is the higher summit
-on the first pipeline stage (most micro-batches in flight) or the last (logits).
+A step has three summits. At the loss all activations and the logits live; when backward begins, the
+activations with one block's temporaries; at its end all gradients and the optimizer's temporaries.
+In PyTorch, gradients are freed between steps, so without accumulation they never meet the
+activations; Megatron keeps its gradient buffer. The peak is the highest summit on the first
+pipeline stage (most micro-batches in flight) or the last (logits).
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from qwenft_plan.activations import in_flight, logit_bytes, recompute_peak, saved_bytes, tokens
+from qwenft_plan.activations import (
+    head_input_bytes,
+    in_flight,
+    logit_bytes,
+    recompute_peak,
+    saved_bytes,
+    tokens,
+)
 from qwenft_plan.states import BF16_PURE, states
 from qwenft_plan.workload import Layout, Workload
 
@@ -21,6 +29,7 @@ SAFETY = 0.92
 """A plan fits when its peak stays below this share of the device's memory."""
 
 _SHARES_WEIGHTS = 3
+_CPU_PROCESS = 0.65 * 1024**3  # resident bytes of a rank before its model: Python, torch, gloo
 _UNEVEN = 1.03  # a device map by size leaves the first device less than its share
 
 
@@ -79,24 +88,32 @@ def _total(parts: MemoryParts) -> float:
     return parts.total
 
 
-def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, MemoryParts]:
+def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, ...]:
     blocks = stage_layers(work, layout) * work.model.layer_parameters / layout.tp
     vocabulary = vocabulary_parameters(work, layout, stage)
     weights, gradients, optimizer = states(work, layout, blocks, vocabulary)
     depth, held = stage_layers(work, layout), in_flight(layout, stage)
     count = tokens(work, layout)
-    activations = count * (held * depth * saved_bytes(work, layout) + recompute_peak(work, layout))
-    logits = logit_bytes(work, layout) if stage == layout.pp - 1 else 0.0
-    buffers = _buffers(work, layout, blocks + vocabulary)
+    saved, last = saved_bytes(work, layout), stage == layout.pp - 1
+    logits = logit_bytes(work, layout) if last else 0.0
+    head_input = head_input_bytes(work, layout) if last else 0.0
+    head_gradient = 4.0 * work.model.embedding_parameters / layout.tp if last else 0.0
+    buffers = _buffers(work, layout, blocks, vocabulary)
     early = work.runtime.kept_gradients or layout.accumulation > 1
+    held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
     at_loss = _parts(
         work,
-        weights=weights,
+        **held_by,
         gradients=gradients if early else 0.0,
-        optimizer=optimizer,
-        activations=activations,
+        activations=count * held * depth * saved + head_input,
         logits=logits,
-        buffers=buffers,
+    )
+    in_backward = _parts(
+        work,
+        **held_by,
+        gradients=gradients if early else head_gradient,
+        activations=count * (held * depth * saved + recompute_peak(work, layout)),
+        logits=0.0,
     )
     at_end = _parts(
         work,
@@ -107,14 +124,13 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, M
         logits=0.0,
         buffers=max(buffers, _step_temporaries(work, layout, blocks + vocabulary)),
     )
-    return at_loss, at_end
+    return at_loss, in_backward, at_end
 
 
 def _parts(work: Workload, **parts: float) -> MemoryParts:
     tensors = sum(parts.values())
     overhead = tensors * (work.runtime.allocator - 1.0)
-    if work.device.vendor != "cpu":
-        overhead += work.runtime.overhead
+    overhead += work.runtime.overhead if work.device.vendor != "cpu" else _CPU_PROCESS
     return MemoryParts(**parts, overhead=overhead)
 
 
@@ -125,14 +141,15 @@ def _step_temporaries(work: Workload, layout: Layout, parameters: float) -> floa
     return work.runtime.step_temporary * parameters / (layout.dp_shard if layout.zero else 1)
 
 
-def _buffers(work: Workload, layout: Layout, parameters: float) -> float:
+def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -> float:
     """Gathered weights and unreduced gradients under full sharding, else weight gradients."""
-    model, width = work.model, work.element_bytes
-    if layout.zero < _SHARES_WEIGHTS or layout.dp_shard * layout.cp == 1:
-        return width * model.layer_parameters / layout.tp
+    width, block = work.element_bytes, work.model.layer_parameters / layout.tp
+    sharded = layout.zero >= _SHARES_WEIGHTS and layout.dp_shard * layout.cp > 1
+    if layout.zero < _SHARES_WEIGHTS or not (sharded or work.runtime.always_wraps):
+        return width * block
     if layout.pp > 1:
         # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
-        return (width + 4) * parameters
-    blocks = work.runtime.gathered_blocks * model.layer_parameters
-    unit = max(blocks, model.embedding_parameters + model.layer_parameters)
-    return 2 * width * unit / layout.tp
+        return (width + 4) * (blocks + vocabulary)
+    if not sharded:
+        return width * (blocks + vocabulary + block)  # the copy that computes, never freed
+    return width * (vocabulary + work.runtime.gathered_blocks * block)

@@ -29,7 +29,9 @@ class Runtime:
     copy. `gradient`, `optimizer`: bytes per parameter in mixed precision. `kept_gradients`:
     gradients live in a buffer that is never freed. `step_temporary`: bytes per parameter of the
     optimizer step's temporaries (foreach kernels) when everything is bf16. `gathered_blocks`:
-    blocks held whole under full sharding. `allocator`: reserved over allocated. `overhead`: bytes
+    blocks held whole under full sharding; `always_wraps`: computing on a gathered copy even
+    without it. `chunked_loss`: logits exist in chunks unless the vocabulary is split.
+    `allocator`: reserved over allocated. `overhead`: bytes
     outside the allocator (context, NCCL).
 
     Time. `matmul` and `attention`: share of the device's sustained rate. `traffic`: HBM bytes of
@@ -57,7 +59,9 @@ class Runtime:
     step_temporary: float = 0.0
     sequence_parallel: bool = True
     keeps_gathered: bool = True
-    gathered_blocks: float = 2.5
+    gathered_blocks: float = 3.0
+    always_wraps: bool = False
+    chunked_loss: bool = False
     allocator: float = 1.046
     overhead: float = 1.5 * GIB
     matmul: float = 0.912
@@ -75,7 +79,13 @@ class Runtime:
     flash: bool = True
 
 
-OWN = Runtime(name="qwenft", words=r"qwenft")
+OWN = Runtime(
+    name="qwenft",
+    words=r"qwenft",
+    logit=16.0,
+    always_wraps=True,
+    chunked_loss=True,
+)
 """The product's own trainer: FSDP2, torch-native tensor and pipeline parallelism, HF modules."""
 
 MEGATRON = Runtime(
@@ -159,7 +169,7 @@ FSDP = replace(TITAN, name="fsdp", words=r"fsdp|lightning|accelerate")
 SWIFT = Runtime(
     name="ms-swift",
     words=r"swift",
-    logit=36.0,
+    logit=38.0,
     step_temporary=2.0,
     allocator=1.0,
     overhead=0.8 * GIB,

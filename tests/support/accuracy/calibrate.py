@@ -2,7 +2,8 @@
 
 `PYTHONPATH=tests/support python -m accuracy.calibrate` prints the constants to put into
 `qwenft_plan.runtimes` and `qwenft_plan.hardware`; nothing is written. Each stage moves a few
-knobs on the rows of its own sources and keeps the others where they stand. The sources in `HELD_OUT` enter no stage.
+knobs on the rows of its own sources and keeps the others where they stand. The sources in
+`HELD_OUT` enter no stage.
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ def _why_not_speed(columns: dict[str, str]) -> str:
 _TORCHTUNE_FLAGS = {
     "+ Packed Dataset": "whole-vocabulary loss, a flag that only the note shows",
     "+ Compile": "whole-vocabulary loss, a flag that only the note shows",
+    "+ Fuse optimizer": "optimizer step in backward, a flag that only the note shows",
     "+ Activation Offloading": "activation offloading, a flag that only the note shows",
     "+ 8-bit AdamW": "8-bit optimizer, a flag that only the note shows",
     "LoRA": "activation offloading, a flag that only the note shows",
