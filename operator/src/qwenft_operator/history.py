@@ -38,6 +38,8 @@ class History:
     plan: str = ""
     """Digest of the newest plan."""
     plan_nodes: int = 0
+    plan_memory: float = 0.0
+    """GiB a device that the newest plan was expected to need."""
     trained_attempt: int = 0
     """The newest attempt of which a trained step was reported."""
     reported_at: float | None = None
@@ -65,6 +67,7 @@ class History:
             completed_at=parse_time(status.get("completionTime")),
             plan=plan.get("digest", ""),
             plan_nodes=plan.get("nodes", 0),
+            plan_memory=(plan.get("predicted") or {}).get("memoryGiB", 0.0),
             trained_attempt=progress.get("attempt", 0) if progress.get("step") else 0,
             reported_at=parse_time(progress.get("lastUpdatedTime")),
             step=progress.get("step"),

@@ -7,6 +7,7 @@ import contextlib
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
@@ -21,6 +22,7 @@ CAPACITY_GRACE = 10.0
 """Seconds that lost capacity has to come back before a run goes on with less."""
 MISSING_GRACE = 60.0
 """Seconds that objects named by the spec have to appear."""
+_LEANER = 0.99
 _PENDING_POLL = 30.0
 _MISSING_POLL = 3.0
 
@@ -55,12 +57,23 @@ def _choose(situation: Situation, capacity: Capacity) -> tuple[Planned, tuple[st
 
     A node that failed repeatedly is better than none at all.
     """
-    capacity = capacity.within(situation.history.memory_budget)
-    suspects = situation.history.failed_nodes()
-    if suspects:
-        with contextlib.suppress(Infeasible):
-            return _plan(situation, capacity.without(suspects)), suspects
-    return _plan(situation, capacity), ()
+    history = situation.history
+    for budget in _budgets(history):
+        limited = capacity.within(budget)
+        for avoided in dict.fromkeys((history.failed_nodes(), ())):
+            with contextlib.suppress(Infeasible):
+                return _plan(situation, limited.without(avoided)), avoided
+    return _plan(situation, capacity.within(history.memory_budget)), ()
+
+
+def _budgets(history: History) -> tuple[float | None, ...]:
+    """Return the memory budgets to try, GiB a device.
+
+    Where what every plan needs leaves no room for a tenth less, the least that helps must do.
+    """
+    if history.memory_budget is None:
+        return (None,)
+    return history.memory_budget, history.plan_memory * _LEANER
 
 
 def _begin(
