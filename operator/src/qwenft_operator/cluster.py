@@ -7,6 +7,7 @@ connections, and its typed models (most of its weight) stay unloaded.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -65,7 +66,8 @@ class ApiCluster:
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            file = os.environ.get("KUBECONFIG") or None
+            await config.load_kube_config(file, client_configuration=configuration)
         return cls(ApiClient(configuration))
 
     async def close(self) -> None:

@@ -1,0 +1,292 @@
+"""The real cluster port against an apiserver of a few lines: what is sent, what answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from qwenft_operator import names
+from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
+
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Apiserver:
+    """Answers in order, and remembers what it was asked."""
+
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        self.asked.append(
+            {
+                "method": request.method,
+                "path": request.path,
+                "query": dict(request.query),
+                "content": request.headers.get("Content-Type", ""),
+                "token": request.headers.get("Authorization", ""),
+                "body": json.loads(text) if text else None,
+            }
+        )
+        status, body = self.answers.pop(0)
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, content_type="application/json")
+
+
+def ask(
+    apiserver: Apiserver, call: Callable[[ApiCluster], Awaitable[Any]], *, dead: bool = False
+) -> Any:
+    """Make one call over loopback HTTP."""
+
+    async def main() -> Any:
+        application = web.Application()
+        application.router.add_route("*", "/{tail:.*}", apiserver.handle)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        if dead:
+            await runner.cleanup()
+        configuration = Configuration(host=f"http://127.0.0.1:{port}")
+        configuration.api_key = {"BearerToken": "Bearer secret"}
+        cluster = ApiCluster(ApiClient(configuration))
+        try:
+            return await call(cluster)
+        finally:
+            await cluster.close()
+            await runner.cleanup()
+
+    return asyncio.run(main())
+
+
+def answering(*answers: Answer) -> Apiserver:
+    return Apiserver(answers=list(answers))
+
+
+def test_an_object_is_read_with_the_account_s_token() -> None:
+    apiserver = answering((200, {"kind": "Pod"}))
+    assert ask(apiserver, lambda c: c.get("Pod", "team", "tiny-1-0")) == {"kind": "Pod"}
+    (asked,) = apiserver.asked
+    assert (asked["method"], asked["path"]) == ("GET", "/api/v1/namespaces/team/pods/tiny-1-0")
+    assert asked["token"] == "Bearer secret"  # noqa: S105 - the fake apiserver's
+
+
+def test_an_absent_object_is_none() -> None:
+    assert ask(answering((404, {})), lambda c: c.get("Pod", "team", "x")) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "path"),
+    [
+        ("Node", "", "/api/v1/nodes/x"),
+        ("Job", "team", "/apis/batch/v1/namespaces/team/jobs/x"),
+        (names.KIND, "team", "/apis/qwenft.dev/v1alpha1/namespaces/team/qwenfinetunes/x"),
+        ("NetworkPolicy", "t", "/apis/networking.k8s.io/v1/namespaces/t/networkpolicies/x"),
+    ],
+)
+def test_every_kind_has_its_place(kind: str, namespace: str, path: str) -> None:
+    apiserver = answering((200, {}))
+    ask(apiserver, lambda c: c.get(kind, namespace, "x"))
+    assert apiserver.asked[0]["path"] == path
+
+
+def test_a_list_is_filtered_by_the_server_and_read_page_by_page() -> None:
+    apiserver = answering(
+        (200, {"items": [{"n": 1}], "metadata": {"continue": "more"}}),
+        (200, {"items": [{"n": 2}], "metadata": {}}),
+    )
+    found = ask(apiserver, lambda c: c.list("Pod", "team", labels="a=b", fields="c=d"))
+    assert found == ({"n": 1}, {"n": 2})
+    first, second = (asked["query"] for asked in apiserver.asked)
+    assert (first["labelSelector"], first["fieldSelector"]) == ("a=b", "c=d")
+    assert "continue" not in first
+    assert second["continue"] == "more"
+
+
+def test_a_list_that_grew_old_between_two_pages_is_read_anew() -> None:
+    apiserver = answering(
+        (200, {"items": [{"n": 1}], "metadata": {"continue": "more"}}),
+        (410, {"message": "too old"}),
+        (200, {"items": [{"n": 1}, {"n": 2}], "metadata": {}}),
+    )
+    assert ask(apiserver, lambda c: c.list("Pod")) == ({"n": 1}, {"n": 2})
+    assert "continue" not in apiserver.asked[2]["query"]
+
+
+def test_objects_are_applied_by_the_server_under_one_manager() -> None:
+    apiserver = answering((200, {}))
+    manifest = {"kind": "Service", "metadata": {"name": "tiny", "namespace": "team"}}
+    ask(apiserver, lambda c: c.apply(manifest))
+    (asked,) = apiserver.asked
+    assert asked["method"] == "PATCH"
+    assert asked["content"].startswith("application/apply-patch+yaml")
+    assert asked["query"] == {"fieldManager": "qwenft", "force": "true"}
+    assert asked["body"] == manifest
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (409, Conflict),
+        (403, Refused),
+        (422, Refused),
+        (400, Refused),
+        (429, Unavailable),
+        (500, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+    ],
+)
+def test_each_answer_has_its_meaning(status: int, error: type[Exception]) -> None:
+    manifest = {"kind": "Job", "metadata": {"name": "tiny-1", "namespace": "team"}}
+    apiserver = answering((status, {"message": "exceeded quota: pods"}))
+    with pytest.raises(error, match="exceeded quota: pods"):
+        ask(apiserver, lambda c: c.apply(manifest))
+
+
+def test_an_answer_that_is_no_json_is_quoted() -> None:
+    apiserver = answering((503, "<html>upstream connect error</html>"))
+    with pytest.raises(Unavailable, match="upstream connect error"):
+        ask(apiserver, lambda c: c.list("Pod"))
+
+
+def test_a_silent_apiserver_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="/api/v1/nodes"):
+        ask(answering(), lambda c: c.list("Node"), dead=True)
+
+
+def test_a_deletion_hits_only_the_object_that_was_meant() -> None:
+    apiserver = answering((200, {}))
+    ask(apiserver, lambda c: c.delete("Pod", "team", "p", uid="u1", grace=0))
+    (asked,) = apiserver.asked
+    assert asked["method"] == "DELETE"
+    assert asked["body"]["preconditions"] == {"uid": "u1"}
+    assert asked["body"]["gracePeriodSeconds"] == 0
+    assert asked["body"]["propagationPolicy"] == "Background"
+
+
+def test_a_pod_s_own_grace_is_left_alone() -> None:
+    apiserver = answering((200, {}))
+    ask(apiserver, lambda c: c.delete("Job", "team", "j", uid="u1", grace=None))
+    assert "gracePeriodSeconds" not in apiserver.asked[0]["body"]
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_deleting_what_is_gone_is_fine(status: int) -> None:
+    ask(answering((status, {})), lambda c: c.delete("Pod", "team", "p", uid="u1", grace=None))
+
+
+def test_a_deletion_that_is_forbidden_is_told() -> None:
+    with pytest.raises(Refused):
+        ask(answering((403, {})), lambda c: c.delete("Pod", "t", "p", uid="u", grace=None))
+
+
+RUN = {"metadata": {"name": "tiny", "namespace": "team", "resourceVersion": "7"}, "status": {}}
+
+
+def test_the_status_is_written_against_the_version_that_was_read() -> None:
+    apiserver = answering((200, {}))
+    ask(apiserver, lambda c: c.replace_status(RUN))
+    (asked,) = apiserver.asked
+    assert asked["method"] == "PUT"
+    assert asked["path"].endswith("/qwenfinetunes/tiny/status")
+    assert asked["body"]["metadata"]["resourceVersion"] == "7"
+
+
+def test_a_status_of_a_changed_run_is_a_conflict() -> None:
+    with pytest.raises(Conflict):
+        ask(answering((409, {})), lambda c: c.replace_status(RUN))
+
+
+def test_a_status_of_a_deleted_run_has_no_reader() -> None:
+    ask(answering((404, {})), lambda c: c.replace_status(RUN))
+
+
+def test_an_event_may_already_be_there() -> None:
+    ask(answering((409, {})), lambda c: c.create_event("team", {"kind": "Event"}))
+    with pytest.raises(Refused):
+        ask(answering((403, {})), lambda c: c.create_event("team", {"kind": "Event"}))
+
+
+def review(**changes: Any) -> dict[str, Any]:
+    extra = {
+        "authentication.kubernetes.io/pod-name": ["tiny-1-0"],
+        "authentication.kubernetes.io/pod-uid": ["p1"],
+    }
+    user = {"username": "system:serviceaccount:team:default", "extra": extra}
+    status = {"authenticated": True, "audiences": [names.AUDIENCE], "user": user}
+    return {"status": status | changes}
+
+
+def identity(answer: dict[str, Any]) -> Identity | None:
+    found: Identity | None = ask(
+        answering((201, answer)), lambda c: c.review_token("t", names.AUDIENCE)
+    )
+    return found
+
+
+def test_a_pod_s_token_names_the_pod() -> None:
+    assert identity(review()) == Identity(namespace="team", pod="tiny-1-0", pod_uid="p1")
+
+
+def test_the_review_asks_for_our_audience() -> None:
+    apiserver = answering((201, review()))
+    ask(apiserver, lambda c: c.review_token("abc", names.AUDIENCE))
+    assert apiserver.asked[0]["body"]["spec"] == {"token": "abc", "audiences": [names.AUDIENCE]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"authenticated": False},
+        {"audiences": ["https://kubernetes.default.svc"]},
+        {"audiences": []},
+        {"user": {"username": "admin", "extra": review()["status"]["user"]["extra"]}},
+        {"user": {"username": "system:serviceaccount:team:default"}},
+        {"user": {}},
+    ],
+)
+def test_any_other_token_names_nobody(changes: dict[str, Any]) -> None:
+    assert identity(review(**changes)) is None
+
+
+def test_a_review_that_is_forbidden_is_told() -> None:
+    with pytest.raises(Refused, match="TokenReview"):
+        ask(answering((403, {})), lambda c: c.review_token("t", names.AUDIENCE))
+
+
+def test_without_a_cluster_the_kubeconfig_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "abc"}}],
+    }
+    file = tmp_path / "config"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(file))
+
+    async def main() -> str:
+        cluster = await ApiCluster.connect()
+        host = str(cluster._client.configuration.host)
+        await cluster.close()
+        return host
+
+    assert asyncio.run(main()) == "http://127.0.0.1:1"
