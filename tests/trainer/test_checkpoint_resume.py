@@ -201,7 +201,7 @@ def test_exports_under_different_plans_hold_the_same_model(exported: Mapping[str
         for name in ("interleaved", "tensor")
     )
     assert first.keys() == second.keys()
-    assert max(float((first[k] - second[k]).abs().max()) for k in first) <= 2e-5
+    assert max(float((first[k] - second[k]).abs().max()) for k in first) <= 5e-5
 
 
 def test_an_export_names_its_type_and_class(exported: Mapping[str, Path]) -> None:

@@ -19,7 +19,7 @@ from parity.tiny import Point
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("operator/src", "trainer_image/src", "tests/support")
-SECONDS = 400.0
+SECONDS = 570.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

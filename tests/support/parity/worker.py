@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parity import fake, saving
+from parity import fake, looping, saving
 from parity.stand import Stand, train_steps
 from parity.tiny import make_batches, make_plan
 from qwenft_trainer.batch import Batch
@@ -21,7 +21,7 @@ from qwenft_trainer.model import read_config
 from qwenft_trainer.stages import build_stages
 from qwenft_trainer.weights import Fresh
 
-SECONDS = 90
+SECONDS = 240
 
 
 def train(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
@@ -96,6 +96,7 @@ KINDS: Mapping[str, Callable[[Stand, Mapping[str, Any]], Any]] = {
     "restore_only": saving.restore_only,
     "fenced": saving.fenced,
     "export": saving.export,
+    "loop": looping.loop,
 }
 
 

@@ -1,0 +1,77 @@
+"""The built-in loop as one case of a gang, with what befalls it."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from parity.stand import Stand
+from qwenft_plan.spec import Checkpoint, Dataset, FinetuneSpec, Model, Output, Training
+from qwenft_trainer import train
+from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.preemption import StopSignal
+from qwenft_trainer.settings import Settings
+from qwenft_trainer.train import Run
+
+
+def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the loop to its end, or to what ends it; what was reported, and the error if any.
+
+    ``stop_after``: SIGTERM to the last rank when so many steps are done. ``poison_after``: a
+    parameter becomes NaN then.
+    """
+    settings = settings_of(stand, options)
+    losses: dict[int, float] = {}
+    error = None
+    with StopSignal() as stop:
+        try:
+            run = train.prepare(settings, stop)
+            _watch(run, losses, options)
+            train.train(run)
+        except TrainerError as caught:
+            error = {"code": caught.exit_code, "step": caught.step, "message": str(caught)}
+    result = Path(settings.spec.output.path) / "result.json"
+    return {
+        "losses": {str(step): loss for step, loss in losses.items()},
+        "error": error,
+        "result": json.loads(result.read_text()) if result.exists() else None,
+    }
+
+
+def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
+    """Return the settings that ``run.json`` and the environment would give."""
+    spec = FinetuneSpec(
+        model=Model(path=str(stand.model), config=options.get("config", {})),
+        dataset=Dataset(path=options["dataset"]),
+        training=Training(
+            batch_size=stand.plan.global_batch_size,
+            learning_rate=1e-3,
+            precision="fp32",
+            sequence_length=64,
+            evaluate_every_steps=options.get("evaluate_every"),
+        ),
+        checkpoint=Checkpoint(every_steps=options.get("save_every"), keep=2),
+        output=Output(path=options["output"]),
+    )
+    return Settings(plan=stand.plan, spec=spec, attempt=options.get("attempt", 1), identity="a run")
+
+
+def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> None:
+    """Listen to the meter, and strike when the time has come."""
+    told = run.meter.stepped
+
+    def stepped(*, step: int, tokens: int, **values: Any) -> None:
+        told(step=step, tokens=tokens, **values)
+        losses[step] = values["loss"]
+        if step == options.get("stop_after") and dist.get_rank() == dist.get_world_size() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if step == options.get("poison_after"):
+            with torch.no_grad():
+                next(iter(run.stages.parameters())).mul_(float("nan"))
+
+    run.meter.stepped = stepped  # type: ignore[method-assign]

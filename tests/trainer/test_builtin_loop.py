@@ -1,0 +1,185 @@
+"""The built-in loop from a dataset to an exported model, and what may befall it on the way."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from parity import gang, tiny
+from parity.gang import Case
+
+pytestmark = pytest.mark.torch
+
+STEPS = 6
+PIPELINE = {"pp": 2, "accumulation": 2}
+SHARDED = {"dp_shard": 2}
+
+
+def records(count: int, *, seed: int) -> list[dict[str, torch.Tensor]]:
+    """Return samples of unequal length that count upwards in threes: easy to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(count):
+        begin = int(torch.randint(0, 50, (1,), generator=generator))
+        length = int(torch.randint(10, 40, (1,), generator=generator))
+        tokens = (torch.arange(48) * 3 + begin) % tiny.VOCABULARY
+        mask = (torch.arange(48) < length).long()
+        made.append({"input_ids": tokens, "attention_mask": mask})
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("loop")
+    tiny.write_model(made / "model", tiny.make_config(num_hidden_layers=2))
+    content = {"train": records(8 * STEPS, seed=1), "validation": records(11, seed=2)}
+    torch.save(content, made / "data.pt")
+    torch.save({"train": content["train"]}, made / "training only.pt")
+    torch.save({"train": records(5, seed=1)}, made / "small.pt")
+    return made
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> Mapping[str, Any]:
+    """One gang runs everything; attempts share an output directory where the test says so."""
+
+    def case(name: str, plan: Mapping[str, Any], output: str, **options: Any) -> Case:
+        chosen = {"dataset": folder / "data.pt", "output": folder / output, **options}
+        return Case(name=name, model=folder / "model", plan=plan, kind="loop", options=chosen)
+
+    cases = [
+        case("undisturbed", SHARDED, "whole", save_every=2, evaluate_every=3),
+        case("stopped", PIPELINE, "interrupted", stop_after=2),
+        case("stopped again", SHARDED, "interrupted", stop_after=4, attempt=2),
+        case("finished", PIPELINE, "interrupted", attempt=3),
+        case("started again", SHARDED, "interrupted", attempt=4),
+        case("late", SHARDED, "interrupted", attempt=1),
+        case("poisoned", SHARDED, "poisoned", poison_after=3, save_every=2),
+        case("small", SHARDED, "small", dataset=folder / "small.pt"),
+        case("absent", SHARDED, "absent", dataset=folder / "nothing.pt"),
+        case("other config", SHARDED, "other", config={"num_hidden_layers": 40}),
+        case("no validation", SHARDED, "unvalidated", dataset=folder / "training only.pt"),
+    ]
+    return gang.run(2, cases)
+
+
+def test_a_run_ends_with_a_better_model_and_says_so(outcomes: Mapping[str, Any]) -> None:
+    result = outcomes["undisturbed"]["result"]
+    assert outcomes["undisturbed"]["error"] is None
+    assert result["steps"] == STEPS
+    assert result["validationLossAfter"] < result["validationLossBefore"] - 0.3
+    assert result["trainedTokens"] > 0
+    assert result["tokensPerSecond"] > 0
+    assert result["memoryGiB"] > 0
+    assert result["sample"] is None
+
+
+def test_the_export_gives_the_validation_loss_that_was_reported(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    result = outcomes["undisturbed"]["result"]
+    model, info = AutoModelForCausalLM.from_pretrained(
+        result["outputPath"], dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info.values())
+    total, count = 0.0, 0
+    for row in torch.load(folder / "data.pt", weights_only=True)["validation"]:
+        length = int(row["attention_mask"].sum())
+        tokens = row["input_ids"][None, :length]
+        with torch.no_grad():
+            total += float(model(tokens, labels=tokens).loss) * (length - 1)
+        count += length - 1
+    assert result["validationLossAfter"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_exported_model_generates(outcomes: Mapping[str, Any]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(outcomes["undisturbed"]["result"]["outputPath"])
+    prompt = torch.tensor([[0, 3, 6, 9]])
+    answer = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=3,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    assert answer.shape == (1, 7)
+
+
+def test_as_many_checkpoints_are_kept_as_asked(outcomes: Mapping[str, Any], folder: Path) -> None:
+    assert outcomes["undisturbed"]["error"] is None
+    kept = sorted(path.name for path in (folder / "whole" / "checkpoints").glob("step-*"))
+    assert kept == ["step-00000004-attempt-0001", "step-00000006-attempt-0001"]
+
+
+@pytest.mark.parametrize(("name", "step"), [("stopped", 2), ("stopped again", 4)])
+def test_one_rank_told_to_stop_ends_all_of_them_after_a_save(
+    name: str, step: int, outcomes: Mapping[str, Any]
+) -> None:
+    error = outcomes[name]["error"]
+    assert (error["code"], error["step"]) == (64, step)
+    assert f"saved after step {step}" in error["message"]
+    assert outcomes[name]["result"] is None
+
+
+def test_three_attempts_under_two_plans_train_as_one(outcomes: Mapping[str, Any]) -> None:
+    parts = [outcomes[name]["losses"] for name in ("stopped", "stopped again", "finished")]
+    assert [list(part) for part in parts] == [["1", "2"], ["3", "4"], ["5", "6"]]
+    joined = {step: loss for part in parts for step, loss in part.items()}
+    for step, loss in outcomes["undisturbed"]["losses"].items():
+        assert joined[step] == pytest.approx(loss, abs=1e-5)
+
+
+def test_the_result_counts_all_attempts(outcomes: Mapping[str, Any]) -> None:
+    whole, pieces = outcomes["undisturbed"]["result"], outcomes["finished"]["result"]
+    assert pieces["trainedTokens"] == whole["trainedTokens"]
+    assert pieces["validationLossBefore"] == pytest.approx(whole["validationLossBefore"])
+    assert pieces["validationLossAfter"] == pytest.approx(whole["validationLossAfter"], abs=1e-5)
+
+
+def test_a_finished_run_that_is_started_again_trains_nothing(outcomes: Mapping[str, Any]) -> None:
+    assert outcomes["started again"]["losses"] == {}
+    assert outcomes["started again"]["error"] is None
+    assert outcomes["started again"]["result"]["steps"] == STEPS
+
+
+def test_an_attempt_that_was_replaced_does_not_begin(outcomes: Mapping[str, Any]) -> None:
+    error = outcomes["late"]["error"]
+    assert error["code"] == 70
+    assert "attempt 1 was replaced by attempt 4" in error["message"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_step_and_samples(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    error = outcomes["poisoned"]["error"]
+    assert (error["code"], error["step"]) == (67, 4)
+    assert "loss nan" in error["message"]
+    assert "samples" in error["message"]
+    kept = [path.name for path in (folder / "poisoned" / "checkpoints").glob("step-*")]
+    assert kept == ["step-00000002-attempt-0001"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("small", 65, "5 samples"),
+        ("absent", 65, "no such file"),
+        ("other config", 66, "num_hidden_layers 40"),
+    ],
+)
+def test_bad_input_ends_a_run_before_its_first_step(
+    name: str, code: int, words: str, outcomes: Mapping[str, Any]
+) -> None:
+    assert outcomes[name]["error"]["code"] == code
+    assert words in outcomes[name]["error"]["message"]
+    assert outcomes[name]["losses"] == {}
+
+
+def test_a_run_without_validation_says_nothing_about_it(outcomes: Mapping[str, Any]) -> None:
+    result = outcomes["no validation"]["result"]
+    assert result["validationLossBefore"] is None
+    assert result["validationLossAfter"] is None
+    assert result["finalLoss"] < outcomes["no validation"]["losses"]["1"]
