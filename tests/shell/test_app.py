@@ -1,0 +1,287 @@
+"""The wiring of the process: options, node signs, liveness, and kopf's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import kopf
+import pytest
+
+from qwenft_operator import main, names
+from qwenft_operator.__main__ import arguments
+from qwenft_operator.app import App, Options, _needs_resync, _sign
+from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.port import Unavailable
+from qwenft_operator.reconcile import Key
+from simulated import World, node_body
+
+
+def app_on(world: World, options: Options | None = None) -> App:
+    return App(cast("ApiCluster", world), options or Options())
+
+
+def test_options_come_from_the_environment() -> None:
+    options = Options.from_environment(
+        {
+            "QWENFT_WATCH_NAMESPACE": "team",
+            "QWENFT_WORKERS": "3",
+            "QWENFT_TRAINER_IMAGE": "trainer:2",
+            "QWENFT_IMAGE_PULL_POLICY": "Never",
+            "QWENFT_PROGRESS_URL": "https://x:8443",
+            "QWENFT_CERTIFICATES": "/nowhere",
+            "QWENFT_PROGRESS_PORT": "9443",
+        }
+    )
+    assert (options.namespace, options.workers, options.port) == ("team", 3, 9443)
+    settings = options.settings()
+    assert (settings.trainer_image, settings.image_pull_policy) == ("trainer:2", "Never")
+
+
+def test_an_empty_environment_has_sound_defaults() -> None:
+    options = Options.from_environment({})
+    assert (options.namespace, options.workers, options.port) == ("", 8, 8443)
+    assert options.settings().trainer_image
+    assert options.settings().progress_url == ""
+
+
+def test_pods_are_told_of_the_endpoint_only_if_it_can_be_served(tmp_path: Path) -> None:
+    options = Options(progress_url="https://x:8443", certificates=str(tmp_path))
+    assert not options.serving
+    assert options.settings().progress_url == ""
+    (tmp_path / "tls.crt").write_text("cert", encoding="utf-8")
+    (tmp_path / "ca.crt").write_text("the authority", encoding="utf-8")
+    assert options.serving
+    settings = options.settings()
+    assert (settings.progress_url, settings.progress_ca) == ("https://x:8443", "the authority")
+
+
+def test_heartbeats_wake_nobody() -> None:
+    before = node_body("n")
+    after = node_body("n")
+    after["metadata"]["resourceVersion"] = "99"
+    after["status"]["conditions"][0]["lastHeartbeatTime"] = "now"
+    after["status"]["images"] = [{"names": ["x"]}]
+    assert _sign(before) == _sign(after)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        node_body("n", ready=False),
+        node_body("n", unschedulable=True),
+        node_body("n", labels={"pool": "a"}),
+        node_body("n", allocatable={"cpu": "4"}),
+        node_body("n", taints=({"key": "x", "effect": "NoSchedule"},)),
+    ],
+)
+def test_whatever_a_plan_depends_on_is_a_change(changed: dict[str, Any]) -> None:
+    assert _sign(node_body("n")) != _sign(changed)
+
+
+def woken_by(app: App, world: World, body: dict[str, Any], *, gone: bool = False) -> bool:
+    """Tell whether a node event wakes a run that waits."""
+    app._reconciler._waiting = {Key("team", "tiny")}
+    app._queue._waiting.clear()
+    app.node_changed(body, gone=gone)
+    assert world.writes == []
+    return Key("team", "tiny") in app._queue._waiting
+
+
+def test_only_changes_of_a_node_wake_the_runs_that_wait() -> None:
+    world = World()
+
+    async def main_() -> list[bool]:
+        app = app_on(world)
+        return [
+            woken_by(app, world, node_body("n")),
+            woken_by(app, world, node_body("n")),
+            woken_by(app, world, node_body("n", ready=False)),
+            woken_by(app, world, node_body("n", ready=False), gone=True),
+            woken_by(app, world, node_body("n", ready=False), gone=True),
+        ]
+
+    assert asyncio.run(main_()) == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "policy", "generation", "needed"),
+    [
+        ({}, {}, 1, True),
+        ({"phase": "Training", "observedGeneration": 1}, {}, 1, True),
+        ({"phase": "Succeeded", "observedGeneration": 1}, {}, 1, False),
+        ({"phase": "Failed", "observedGeneration": 1}, {}, 2, True),
+        ({"phase": "Succeeded", "observedGeneration": 1}, {"ttlSecondsAfterFinished": 5}, 1, True),
+    ],
+)
+def test_runs_that_are_over_are_not_looked_at_every_minute(
+    status: dict[str, Any], policy: dict[str, Any], generation: int, *, needed: bool
+) -> None:
+    body = {"metadata": {"generation": generation}, "spec": {"runPolicy": policy}, "status": status}
+    assert _needs_resync(body) is needed
+
+
+def test_the_process_lives_while_its_tasks_do() -> None:
+    async def main_() -> tuple[str, str, str]:
+        app = app_on(World())
+        forever = asyncio.create_task(asyncio.Event().wait(), name="queue")
+        app._tasks = [cast("asyncio.Task[None]", forever)]
+        well = app.trouble()
+        app._listed_at = time.monotonic() - 1000
+        silent = app.trouble()
+        forever.cancel()
+        await asyncio.gather(forever, return_exceptions=True)
+        return well, silent, app.trouble()
+
+    well, silent, dead = asyncio.run(main_())
+    assert well == ""
+    assert "no list of runs" in silent
+    assert dead == "ended: queue"
+
+
+def test_resync_finds_runs_of_which_no_event_told() -> None:
+    world = World()
+    world.submit()
+    world.submit("other")
+    world.program(lambda *_: None)
+
+    async def main_() -> None:
+        app = app_on(world)
+        tasks = [
+            asyncio.create_task(app._queue.run(2)),
+            asyncio.create_task(app._resync()),
+        ]
+        for _ in range(200):
+            if len(world.of_kind("Job")) == 1 and world.status("other"):
+                break
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main_())
+    phases = {world.status(name).get("phase") for name in ("tiny", "other")}
+    assert "Starting" in phases
+
+
+def test_an_apiserver_that_is_away_does_not_end_the_resync() -> None:
+    world = World()
+    calls = 0
+
+    async def listing(*_args: Any, **_kwargs: Any) -> tuple[Any, ...]:
+        nonlocal calls
+        calls += 1
+        raise Unavailable("away")
+
+    world.list = listing  # type: ignore[method-assign]
+
+    async def main_() -> bool:
+        app = app_on(world)
+        task = asyncio.create_task(app._resync())
+        while calls == 0:  # noqa: ASYNC110 - the listing itself is what is awaited
+            await asyncio.sleep(0.001)
+        alive = not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return alive
+
+    assert asyncio.run(main_())
+
+
+def test_kopf_is_started_with_what_has_no_setting() -> None:
+    command = arguments({})
+    assert command[:4] == [sys.executable, "-m", "kopf", "run"]
+    assert "--all-namespaces" in command
+    assert "--standalone" in command
+    assert command[-2:] == ["-m", "qwenft_operator.main"]
+    one = arguments({"QWENFT_WATCH_NAMESPACE": "team", "QWENFT_LOG_FORMAT": "json"})
+    assert one[one.index("--namespace") + 1] == "team"
+    assert "--all-namespaces" not in one
+    assert one[one.index("--log-format") + 1] == "json"
+
+
+class Recorder:
+    """Stands for the application behind kopf's handlers."""
+
+    def __init__(self, trouble: str = "") -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self._trouble = trouble
+
+    def wake(self, namespace: str | None, name: str | None) -> None:
+        self.calls.append(("wake", namespace, name))
+
+    def wake_waiting(self) -> None:
+        self.calls.append(("waiting",))
+
+    def node_changed(self, body: Any, *, gone: bool) -> None:
+        self.calls.append(("node", body["metadata"]["name"], gone))
+
+    def trouble(self) -> str:
+        return self._trouble
+
+    async def stop(self) -> None:
+        self.calls.append(("stop",))
+
+
+def memo_of(app: Recorder) -> kopf.Memo:
+    return kopf.Memo(app=app)
+
+
+def test_events_wake_and_do_nothing_else() -> None:
+    app = Recorder()
+    memo = memo_of(app)
+    labels = {names.LABEL_RUN: "tiny"}
+
+    async def main_() -> None:
+        await main.on_run(memo=memo, namespace="team", name="tiny")
+        await main.on_job(memo=memo, namespace="team", labels=labels)
+        await main.on_pod(memo=memo, namespace="team", labels=labels)
+        body = cast("kopf.Body", node_body("n"))
+        await main.on_node(memo=memo, body=body, type="DELETED")
+        await main.cleanup(memo=memo)
+
+    asyncio.run(main_())
+    run = ("wake", "team", "tiny")
+    assert app.calls == [run, run, ("waiting",), run, ("node", "n", True), ("stop",)]
+
+
+def test_a_process_that_never_started_can_be_cleaned_up() -> None:
+    asyncio.run(main.cleanup(memo=kopf.Memo()))
+
+
+def test_the_probe_fails_with_the_trouble() -> None:
+    assert main.probe(memo=memo_of(Recorder())) == "ok"
+    with pytest.raises(kopf.PermanentError, match="ended: queue"):
+        main.probe(memo=memo_of(Recorder("ended: queue")))
+
+
+def test_watches_are_filtered_by_the_server_and_leave_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[Options] = []
+
+    async def start(options: Options) -> Recorder:
+        started.append(options)
+        return Recorder()
+
+    monkeypatch.setattr(App, "start", start)
+    settings, memo = kopf.OperatorSettings(), kopf.Memo()
+    asyncio.run(main.startup(settings=settings, memo=memo))
+    assert isinstance(memo.app, Recorder)
+    assert len(started) == 1
+    assert settings.posting.enabled is False
+    assert settings.scanning.disabled is True
+    ours = "app.kubernetes.io/managed-by=qwenft"
+    assert settings.watching.label_selectors["v1", "pods"] == ours
+    assert settings.watching.label_selectors["batch/v1", "jobs"] == ours
+    assert isinstance(settings.watching.server_timeout, int), "the API takes whole seconds"
+
+
+def test_no_handler_needs_a_finalizer_or_an_annotation() -> None:
+    registry = kopf.get_default_registry()
+    assert not list(registry._changing.get_all_handlers())
+    assert not list(registry._spawning.get_all_handlers())
+    assert not list(registry._indexing.get_all_handlers())
