@@ -1,0 +1,208 @@
+"""What surrounds a run is read with few questions: children, nodes, capacity, named objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from qwenft_operator import names
+from qwenft_operator.run import Run
+from qwenft_operator.surroundings import (
+    creation_trouble,
+    list_children,
+    lost_nodes,
+    missing_objects,
+    read_capacity,
+)
+from qwenft_plan.spec import FinetuneSpec
+from simulated import World, node_body, run_body
+from simulated.builders import spec_mapping
+
+
+def run_in(world: World, name: str = "tiny") -> Run:
+    return Run.from_object(world.objects[names.KIND, "team", name])
+
+
+def ask(call: Callable[[], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        return await call()
+
+    return asyncio.run(main())
+
+
+def free(world: World, name: str) -> dict[str, int]:
+    found = ask(lambda: read_capacity(world, run_in(world, name), ""))
+    return {offer.shape.name: offer.shape.devices for offer in found.offers}
+
+
+def training_world() -> World:
+    """Return a world in which one run has both nodes' first core and another run looks on."""
+    world = World()
+    world.program(lambda *_: None)
+    world.submit()
+    world.settle()
+    for _ in range(3):
+        world.tick()
+    world.submit("other", resources={"nodes": {"min": 2}, "processesPerNode": 2})
+    return world
+
+
+def test_children_are_found_by_the_run_s_name() -> None:
+    world = training_world()
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    assert len(children.jobs) == len(children.config_maps) == 1
+    assert len(children.pods) == 2
+    assert ask(lambda: list_children(world, "team", "other")).jobs == ()
+    assert ask(lambda: list_children(world, "elsewhere", "tiny")).pods == ()
+
+
+def test_no_node_is_asked_for_while_all_pods_are_well() -> None:
+    world = training_world()
+    asked: list[str] = []
+    get = world.get
+
+    async def counting(kind: str, namespace: str, name: str) -> Any:
+        asked.append(kind)
+        return await get(kind, namespace, name)
+
+    world.get = counting  # type: ignore[method-assign]
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    assert ask(lambda: lost_nodes(world, children)) == frozenset()
+    assert asked == []
+
+
+def test_a_node_that_is_not_ready_is_lost() -> None:
+    world = training_world()
+    world.lose("node-2")
+    world._controllers.step()
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    assert ask(lambda: lost_nodes(world, children)) == {"node-2"}
+
+
+def test_a_node_that_is_gone_is_lost() -> None:
+    world = training_world()
+    pod = world.objects["Pod", "team", "tiny-1-0-x"]
+    pod["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    del world.objects["Node", "", pod["spec"]["nodeName"]]
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    assert ask(lambda: lost_nodes(world, children)) == {pod["spec"]["nodeName"]}
+
+
+def test_a_pod_that_is_not_ready_on_a_ready_node_loses_nothing() -> None:
+    world = training_world()
+    world.objects["Pod", "team", "tiny-1-0-x"]["status"]["conditions"] = []
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    assert ask(lambda: lost_nodes(world, children)) == frozenset()
+
+
+def test_pods_of_other_runs_take_their_share() -> None:
+    world = training_world()
+    assert free(world, "other") == {"node-1": 1, "node-2": 1}
+
+
+def test_pods_that_do_not_exist_yet_take_it_too() -> None:
+    world = training_world()
+    for pod in world.of_kind("Pod"):
+        del world.objects["Pod", "team", pod["metadata"]["name"]]
+    assert free(world, "other") == {"node-1": 0, "node-2": 2}, "two pods of one core, packed"
+
+
+def test_a_job_that_a_queue_holds_back_takes_nothing() -> None:
+    world = training_world()
+    for pod in world.of_kind("Pod"):
+        del world.objects["Pod", "team", pod["metadata"]["name"]]
+    world.objects["Job", "team", "tiny-1"]["spec"]["suspend"] = True
+    assert free(world, "other") == {"node-1": 2, "node-2": 2}
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"), [("Failed", True), ("FailureTarget", True), ("Complete", False)]
+)
+def test_a_run_between_two_attempts_keeps_its_nodes(condition: str, *, kept: bool) -> None:
+    world = training_world()
+    for pod in world.of_kind("Pod"):
+        del world.objects["Pod", "team", pod["metadata"]["name"]]
+    job = world.objects["Job", "team", "tiny-1"]
+    job["status"]["conditions"] = [{"type": condition, "status": "True"}]
+    expected = {"node-1": 0, "node-2": 2} if kept else {"node-1": 2, "node-2": 2}
+    assert free(world, "other") == expected
+    assert free(world, "tiny") == {"node-1": 1, "node-2": 1}, "its own is free to itself"
+
+
+@pytest.mark.parametrize("phase", ["Suspended", "Succeeded", "Failed", "Pending"])
+def test_a_run_that_stopped_keeps_nothing(phase: str) -> None:
+    world = training_world()
+    for pod in world.of_kind("Pod"):
+        del world.objects["Pod", "team", pod["metadata"]["name"]]
+    job = world.objects["Job", "team", "tiny-1"]
+    job["status"]["conditions"] = [{"type": "Failed", "status": "True"}]
+    world.objects[names.KIND, "team", "tiny"]["status"]["phase"] = phase
+    assert free(world, "other") == {"node-1": 2, "node-2": 2}
+
+
+def spec_of(**sections: Any) -> FinetuneSpec:
+    return FinetuneSpec.from_mapping(spec_mapping(**sections))
+
+
+def test_nothing_is_missing_where_all_is_there() -> None:
+    assert ask(lambda: missing_objects(World(), spec_of(), "team")) == ()
+
+
+def test_each_missing_claim_is_named_with_its_field() -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "hub"}}
+    spec = spec_of(model={"path": "/models/x", "volume": volume})
+    (told,) = ask(lambda: missing_objects(World(), spec, "team"))
+    assert told.startswith("spec.model.volume.persistentVolumeClaim.claimName: ")
+    assert "'hub'" in told
+
+
+def test_a_claim_of_another_namespace_is_none_of_ours() -> None:
+    found = ask(lambda: missing_objects(World(), spec_of(), "elsewhere"))
+    assert len(found) == 3
+
+
+def test_a_script_that_is_there_is_not_missing() -> None:
+    world = World()
+    metadata = {"name": "code", "namespace": "team"}
+    world.put({"kind": "ConfigMap", "metadata": metadata, "data": {"train.py": "pass"}})
+    spec = spec_of(trainer={"script": {"configMap": {"name": "code"}}})
+    assert ask(lambda: missing_objects(world, spec, "team")) == ()
+
+
+def trouble(world: World, now: float) -> str:
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    found: str = ask(lambda: creation_trouble(world, "team", children, now))
+    return found
+
+
+def test_events_are_read_only_when_pods_are_missing_for_seconds() -> None:
+    world = World()
+    world.submit()
+    world.settle()
+    uid = world.objects["Job", "team", "tiny-1"]["metadata"]["uid"]
+    for number, uids in enumerate((uid, "another-job")):
+        world.put(
+            {
+                "kind": "Event",
+                "metadata": {"name": f"e{number}", "namespace": "team"},
+                "involvedObject": {"uid": uids},
+                "message": f"refused for {uids}",
+            }
+        )
+    assert trouble(world, world.now + 1) == ""
+    assert trouble(world, world.now + 4) == f"refused for {uid}"
+    world.tick()
+    world.tick()
+    assert len(world.of_kind("Pod")) == 2
+    assert trouble(world, world.now + 9) == ""
+
+
+def test_the_requests_of_a_cpu_run_are_its_cores() -> None:
+    body = run_body(resources={"nodes": {"min": 1}, "processesPerNode": 1, "cpusPerProcess": 2})
+    world = World(nodes=())
+    world.put(node_body("big", allocatable={"cpu": "5", "memory": "8Gi"}))
+    world.put(body)
+    assert free(world, "tiny") == {"big": 1}
