@@ -298,7 +298,7 @@ def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tup
     if waiting is not None:
         where = f"pod {waiting.name} on {waiting.node}"
         return names.STARTING, waiting.waiting.split(":")[0], f"{where}: {waiting.waiting}"
-    if _has_trained(situation) or _reported(situation):
+    if _reported(situation):
         return names.TRAINING, "Training", f"attempt {job.attempt} trains on {job.pods} nodes"
     running = sum(pod.phase == "Running" for pod in pods)
     message = f"attempt {job.attempt}: {running} of {job.pods} pods run; no step trained yet"
@@ -306,8 +306,11 @@ def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tup
 
 
 def _reported(situation: Situation) -> bool:
+    """Whether this attempt has reported, to this process or to one before it."""
     progress = situation.observed.progress
-    return progress is not None and progress.attempt == situation.attempt
+    known = (situation.run.status.get("progress") or {}).get("attempt")
+    heard = None if progress is None else progress.attempt
+    return situation.attempt in (known, heard)
 
 
 def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
