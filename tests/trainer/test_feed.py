@@ -32,14 +32,7 @@ def feed_of(
     seed: int = 0,
 ) -> Feed:
     plan = plan or make_plan()
-    share = plan.global_batch_size // plan.dp
-
-    def rows(count: int, _plan: Plan, _mesh: object) -> slice:
-        part = count // plan.dp
-        return slice(rank * part, (rank + 1) * part)
-
-    assert share
-    monkeypatch.setattr(feeds, "local_rows", rows)
+    monkeypatch.setattr(feeds, "data_index", lambda _mesh: rank)
     mesh = None
     return build_feed(data, plan, mesh, seed=seed, sequence_length=limit)  # type: ignore[arg-type]
 
@@ -122,6 +115,35 @@ def test_long_samples_are_cut_and_counted_so(monkeypatch: pytest.MonkeyPatch, li
 def test_an_evaluation_covers_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = feed_of(monkeypatch, dataset([5] * 19))
     assert [i for chunk in feed.chunks() for i in chunk] == list(range(19))
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_all_ranks_get_equally_many_rows(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Each rank must join in every collective, also where samples run out or pack unevenly."""
+    data = dataset([30, 2, 2, 2, 30, 30, 30, 30, 5, 5, 5, 5, 30, 1, 1, 30])
+    plan = make_plan(dp_shard=4)
+    batches = [
+        feed_of(monkeypatch, data, plan, rank=rank).batch(list(range(count))) for rank in range(4)
+    ]
+    assert len({len(batch) for batch in batches}) == 1
+    feed = feed_of(monkeypatch, data, plan)
+    trained = sum(int(batch.trained_tokens) for batch in batches)
+    assert trained == feed.trained_tokens(range(count))
+
+
+def test_short_samples_share_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = feed_of(monkeypatch, dataset([30, 10, 10, 10, 30, 15, 15, 3]))
+    batch = feed.batch(range(8))
+    assert len(batch) == 5
+    assert batch.length == 30
+    assert batch.segments is not None
+    assert int(batch.trained_tokens) == feed.trained_tokens(range(8))
+
+
+def test_samples_that_fill_their_rows_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = feed_of(monkeypatch, dataset([20, 19, 18, 20])).batch(range(4))
+    assert batch.segments is None
+    assert len(batch) == 4
 
 
 def test_a_rank_without_samples_gets_rows_that_train_nothing(

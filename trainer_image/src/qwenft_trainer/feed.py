@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from qwenft_plan.plan import Plan
-from qwenft_trainer.batch import Batch, local_rows
+from qwenft_trainer.batch import Batch
 from qwenft_trainer.data import Dataset, order
+from qwenft_trainer.mesh import data_index
+from qwenft_trainer.packing import pack, packed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +42,30 @@ class Feed:
         return [int(i) for i in indices[index * size : (index + 1) * size]]
 
     def batch(self, samples: Sequence[int]) -> Batch:
-        """Return this rank's rows of a global batch (or of any number of samples)."""
-        padded = -(-len(samples) // self.plan.dp) * self.plan.dp
-        share = local_rows(padded, self.plan, self.mesh)
-        tokens, labels = self.dataset.rows(samples[share] or samples[:1])
-        batch = Batch.from_samples(
-            [row[: self.limit] for row in tokens], [row[: self.limit] for row in labels]
-        )
-        return batch if samples[share] else batch.untrained()
+        """Return this rank's rows of a global batch (or of any number of samples).
+
+        Samples share rows where that makes rows fewer. Every rank gets equally many rows, for each
+        must join in every collective: a rank that has fewer gets rows that train nothing.
+        """
+        shares = self._shares(samples)
+        mine = shares[data_index(self.mesh)]
+        layouts = [pack(self.lengths[share].tolist()) if share else () for share in shares]
+        count = max(len(layout) for layout in layouts)
+        tokens, labels = self.dataset.rows(mine or samples[:1])
+        tokens = [row[: self.limit] for row in tokens]
+        labels = [row[: self.limit] for row in labels]
+        if not mine:
+            batch = Batch.from_samples(tokens, labels).untrained()
+        elif count == len(shares[0]):
+            batch = Batch.from_samples(tokens, labels)
+        else:
+            batch = packed(tokens, labels, layouts[data_index(self.mesh)])
+        return batch.padded(rows=count, length=batch.length)
+
+    def _shares(self, samples: Sequence[int]) -> list[Sequence[int]]:
+        """Cut the samples into one consecutive share for each data-parallel rank."""
+        size = -(-len(samples) // self.plan.dp)
+        return [samples[rank * size : (rank + 1) * size] for rank in range(self.plan.dp)]
 
     def trained_tokens(self, samples: Sequence[int]) -> int:
         """Return how many predictions the samples train, all ranks together."""

@@ -91,12 +91,15 @@ class Stages:
             part.train(training)
 
     def _micro_batches(self, batch: Batch) -> tuple[Batch, ...]:
-        rows = round_up(max(len(batch), 1), self.plan.micro_batch_size)
+        size = self.plan.micro_batch_size
+        rows = round_up(max(len(batch), 1), size)
         if self.plan.pp > 1:
-            rows = self.plan.micro_batch_size * self.plan.gradient_accumulation_steps
+            # A pipeline always runs its full number of micro-batches, if of fewer rows.
+            count = self.plan.gradient_accumulation_steps
+            size = round_up(max(len(batch), 1), count) // count
+            rows = size * count
         length = round_up(batch.length, self.length_multiple)
-        moved = batch.to(self.device).padded(rows=rows, length=length)
-        return moved.split(self.plan.micro_batch_size)
+        return batch.to(self.device).padded(rows=rows, length=length).split(size)
 
     def _everywhere(self, total: Tensor) -> Tensor:
         return sum_over(self.mesh, total.float(), "pp", "dp_replicate", "dp_shard")
