@@ -95,6 +95,17 @@ def test_the_page_tells_the_whole_run(done: dict[str, Any], make_event: Make) ->
         assert expected in words
 
 
+def test_an_evaluation_is_one_point_though_reports_repeat_it(done: dict[str, Any]) -> None:
+    log = [
+        f'{{"attempt": 1, "step": {step}, "totalSteps": 4, "loss": 5, "validationLoss": {loss}}}'
+        for step, loss in ((0, 8.0), (1, 8.0), (2, 8.0), (3, 6.0), (4, 6.0))
+    ]
+    text = page.page(done, of_run(done), lines.reports(log), [], NOW)
+    drawing = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
+    assert len(points(drawing, "train")) == 5
+    assert len(points(drawing, "held")) == 2
+
+
 def test_the_page_fetches_nothing(done: dict[str, Any]) -> None:
     text = made(done, (8.0, 6.0), [])
     assert read(text).fetched == []

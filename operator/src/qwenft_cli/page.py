@@ -88,7 +88,7 @@ def _outcome(snapshot: Snapshot) -> list[str]:
 
 def _curves(history: Sequence[Progress]) -> list[str]:
     train = [(one.step, one.loss) for one in history if one.loss is not None]
-    held = [(one.step, one.validation_loss) for one in history if one.validation_loss is not None]
+    held = _validations(history)
     if not train:
         return []
     key = '<span class="key-train">training</span>'
@@ -101,6 +101,15 @@ def _curves(history: Sequence[Progress]) -> list[str]:
     if speed:
         parts += ["<h2>Tokens per second</h2>", curve.svg({"train": speed}, "step")]
     return parts
+
+
+def _validations(history: Sequence[Progress]) -> list[tuple[int, float]]:
+    """Return each evaluation once: reports repeat the last one until the next."""
+    found: list[tuple[int, float]] = []
+    for one in history:
+        if one.validation_loss is not None and one.validation_loss != (found or [(0, None)])[-1][1]:
+            found.append((one.step, one.validation_loss))
+    return found
 
 
 def _plan(snapshot: Snapshot, body: Object) -> list[str]:
