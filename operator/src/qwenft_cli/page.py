@@ -107,8 +107,9 @@ def _validations(history: Sequence[Progress]) -> list[tuple[int, float]]:
     """Return each evaluation once: reports repeat the last one until the next."""
     found: list[tuple[int, float]] = []
     for one in history:
-        if one.validation_loss is not None and one.validation_loss != (found or [(0, None)])[-1][1]:
-            found.append((one.step, one.validation_loss))
+        loss = one.validation_loss
+        if loss is not None and not (found and found[-1][1] == loss):
+            found.append((one.step, loss))
     return found
 
 
