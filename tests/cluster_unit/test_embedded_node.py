@@ -52,6 +52,15 @@ def test_the_unified_hierarchy_is_one(tmp_path: Path) -> None:
     assert cgroups.folders("ours-2", tmp_path) == (tmp_path / "ours-2",)
 
 
+def test_controllers_are_handed_down_in_the_unified_hierarchy(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory\n")
+    (tmp_path / "ours-1").mkdir()
+    (tmp_path / "ours-1" / "cgroup.controllers").write_text("cpu memory\n")
+    cgroups.create("ours-1", tmp_path)
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpuset +cpu +memory"
+    assert (tmp_path / "ours-1" / "cgroup.subtree_control").read_text() == "+cpu +memory"
+
+
 def test_a_nodes_groups_go_with_those_below_and_no_others(v1: Path) -> None:
     (v1 / "memory/ours-1/kubepods/pod1").mkdir(parents=True)
     (v1 / "memory/ours-2").mkdir()

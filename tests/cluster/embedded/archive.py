@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -106,7 +108,7 @@ def one_program(program: Path) -> tuple[bytes, Blob]:
         _add(archive, program.name, program.read_bytes(), mode=0o755)
     layer = Blob(media_type=LAYER_TYPE, content=buffer.getvalue())
     config = {
-        "architecture": "amd64",
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},

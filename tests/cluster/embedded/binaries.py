@@ -154,3 +154,6 @@ def install_packages(layout: Layout, packages: tuple[str, ...]) -> None:
     with stage(f"install {', '.join(missing)}", remedy="run the last command of the log by hand"):
         run(["apt-get", "update", "--quiet"], log=log, environment=environment)
         run(install, log=log, environment=environment)
+        if "containerd" in missing and Path("/run/systemd/system").is_dir():
+            # The package starts a service of its own, which nobody asked for.
+            run(["systemctl", "disable", "--now", "containerd.service"], log=log)

@@ -37,10 +37,16 @@ def create(group: str, mount: Path = MOUNT) -> None:
             source = folder.parent / name
             if source.exists():
                 (folder / name).write_text(source.read_text())
-        controllers = folder / "cgroup.controllers"
-        if controllers.exists():
-            wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
-            (folder / "cgroup.subtree_control").write_text(wanted)
+        for place in (folder.parent, folder):
+            _hand_down(place)
+
+
+def _hand_down(place: Path) -> None:
+    """Let the groups below have every controller of this one; v1 has nothing of the kind."""
+    controllers = place / "cgroup.controllers"
+    if controllers.exists():
+        wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
+        (place / "cgroup.subtree_control").write_text(wanted)
 
 
 def _remove_tree(folder: Path) -> bool:

@@ -79,7 +79,7 @@ def _files(root: Path, inputs: tuple[str, ...]) -> list[Path]:
     return sorted(file for file in found if "__pycache__" not in file.parts)
 
 
-def key(recipe: Recipe, base_key: str, root: Path = REPOSITORY) -> str:
+def key(recipe: Recipe, base_key: str, root: Path) -> str:
     """Return a hash over everything that the image is made of, by name and content."""
     digest = hashlib.sha256(f"{recipe.name}\0{base_key}\0".encode())
     for file in _files(root, (recipe.dockerfile, *recipe.inputs)):
@@ -140,7 +140,8 @@ def _authority(settings: Mapping[str, str]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _buildah(layout: Layout, *words: str | Path) -> list[str | Path]:
+def builder(layout: Layout, *words: str | Path) -> list[str | Path]:
+    """Return a command line of the image builder, which keeps to its own storage."""
     place = layout.images
     roots: list[str | Path] = ["--root", place / "storage", "--runroot", place / "runroot"]
     return ["buildah", *roots, "--storage-driver", "overlay", *words]
@@ -155,10 +156,15 @@ def _built(layout: Layout) -> dict[str, str]:
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def _record(layout: Layout, name: str, built_key: str) -> None:
+def _write_built(layout: Layout, built: dict[str, str]) -> None:
     partial = _state_file(layout).with_suffix(".partial")
-    partial.write_text(json.dumps({**_built(layout), name: built_key}, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(built, indent=1), encoding="utf-8")
     partial.replace(_state_file(layout))
+
+
+def forget(layout: Layout, name: str) -> None:
+    """Forget what an image was built from, so that it is built again when asked for."""
+    _write_built(layout, {key: value for key, value in _built(layout).items() if key != name})
 
 
 def build_base(layout: Layout, versions: Versions) -> None:
@@ -186,16 +192,16 @@ def build_base(layout: Layout, versions: Versions) -> None:
             *mirror,
         ]
         run(command, log=log)
-        container = run(_buildah(layout, "from", "scratch")).strip()
-        run(_buildah(layout, "add", "--quiet", container, archive, "/"), log=log)
-        run(_buildah(layout, "commit", "--quiet", "--rm", container, BASE), log=log)
+        container = run(builder(layout, "from", "scratch")).strip()
+        run(builder(layout, "add", "--quiet", container, archive, "/"), log=log)
+        run(builder(layout, "commit", "--quiet", "--rm", container, BASE), log=log)
         archive.unlink()
-        _record(layout, BASE, wanted)
+        _write_built(layout, {**_built(layout), BASE: wanted})
 
 
 def build(layout: Layout, versions: Versions, recipe: Recipe) -> None:
     """Build one image unless its inputs are those it was built from."""
-    wanted = key(recipe, base_key(versions))
+    wanted = key(recipe, base_key(versions), REPOSITORY)
     if _built(layout).get(recipe.name) == wanted:
         return
     log = layout.logs / f"image-{Path(recipe.dockerfile).parent}.log"
@@ -210,7 +216,7 @@ def build(layout: Layout, versions: Versions, recipe: Recipe) -> None:
             run(_build_command(layout, recipe, folder), log=log, environment=dict(os.environ))
         finally:
             shutil.rmtree(folder)
-        _record(layout, recipe.name, wanted)
+        _write_built(layout, {**_built(layout), recipe.name: wanted})
 
 
 def _build_command(layout: Layout, recipe: Recipe, secrets: Path) -> list[str | Path]:
@@ -218,7 +224,7 @@ def _build_command(layout: Layout, recipe: Recipe, secrets: Path) -> list[str | 
     flags = ["--isolation=chroot", "--network=host", "--pull-never", "--layers", *passed]
     names = [f"--build-arg=BASE={BASE}", f"--tag={recipe.name}"]
     file = f"--file={REPOSITORY / recipe.dockerfile}"
-    return _buildah(layout, "bud", *flags, *names, file, REPOSITORY)
+    return builder(layout, "bud", *flags, *names, file, REPOSITORY)
 
 
 def build_all(layout: Layout, versions: Versions) -> None:
