@@ -134,7 +134,6 @@ def test_reports_are_shown_and_other_lines_echoed(tmp_path: Path) -> None:
     assert echoed == ["loading", "a warning"]
     assert [snapshot.phase for snapshot in shown] == ["Training", "Succeeded"]
     assert outcome.exit_code == 0
-    assert outcome.tail == ("loading", "a warning")
 
 
 def test_errors_are_read_too(tmp_path: Path) -> None:
@@ -165,7 +164,31 @@ def test_a_trainer_that_dies_without_a_word_has_failed_all_the_same(tmp_path: Pa
     assert "no message" in outcome.snapshot.failure.message
 
 
-def test_the_tail_is_short(tmp_path: Path) -> None:
-    outcome, _, _ = followed("[print(i) for i in range(100)]", tmp_path)
-    assert outcome.tail[0] == "85"
-    assert outcome.tail[-1] == "99"
+def test_after_ctrl_c_the_trainer_has_time_to_save(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    script = (
+        f"import pathlib, time; print({REPORT!r}, flush=True); time.sleep(0.5);"
+        f"pathlib.Path({str(saved)!r}).touch()"
+    )
+
+    def interrupted(_snapshot: Snapshot) -> None:
+        raise KeyboardInterrupt
+
+    environ = {**os.environ, "QWENFT_TERMINATION_LOG": str(tmp_path / "none")}
+    with pytest.raises(KeyboardInterrupt):
+        local.follow([sys.executable, "-c", script], environ, START, interrupted, print)
+    assert saved.exists()
+
+
+def test_a_trainer_that_does_not_end_after_ctrl_c_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_GRACE_SECONDS", 0.2)
+    script = f"import time; print({REPORT!r}, flush=True); time.sleep(600)"
+
+    def interrupted(_snapshot: Snapshot) -> None:
+        raise KeyboardInterrupt
+
+    environ = {**os.environ, "QWENFT_TERMINATION_LOG": str(tmp_path / "none")}
+    with pytest.raises(KeyboardInterrupt):
+        local.follow([sys.executable, "-c", script], environ, START, interrupted, print)

@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ __all__ = [
     "word_here",
 ]
 
-_TAIL = 15
+_GRACE_SECONDS = 60
 _SECTIONS = ("model", "dataset", "training", "checkpoint", "output")
 
 
@@ -54,8 +53,6 @@ class Outcome:
 
     exit_code: int
     snapshot: Snapshot
-    tail: tuple[str, ...]
-    """The last ordinary lines of its output."""
 
 
 def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
@@ -139,27 +136,45 @@ def follow(
 ) -> Outcome:
     """Start the trainer and show its reports until it ends; other lines go to ``echo``.
 
-    Ctrl-C reaches the trainer too, which saves and ends; a second one is not waited for.
+    Ctrl-C reaches the trainer too; it is waited for while it saves and ends.
     """
-    tail: deque[str] = deque(maxlen=_TAIL)
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        words, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace",
-    ) as process:  # fmt: skip
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        for raw in process.stdout:
-            line = raw.rstrip("\n")
-            report = lines.report(line)
-            if report is not None:
-                snapshot = with_report(snapshot, report)
-                show(snapshot)
-            elif lines.ending(line) is None:
-                tail.append(line)
-                echo(line)
+        words,
+        env=dict(environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            for line in _lines(process):
+                report = lines.report(line)
+                if report is not None:
+                    snapshot = with_report(snapshot, report)
+                    show(snapshot)
+                elif lines.ending(line) is None:
+                    echo(line)
+        except KeyboardInterrupt:
+            _wind_down(process)
+            raise
         code = process.wait()
     last = _ended(snapshot, code, Path(environ["QWENFT_TERMINATION_LOG"]))
     show(last)
-    return Outcome(exit_code=code, snapshot=last, tail=tuple(tail))
+    return Outcome(exit_code=code, snapshot=last)
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None  # noqa: S101 - its callers ask for a pipe
+    for raw in process.stdout:
+        yield raw.rstrip("\n")
+
+
+def _wind_down(process: subprocess.Popen[str]) -> None:
+    """Let the trainer end by itself, and end it when it does not."""
+    try:
+        process.communicate(timeout=_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.terminate()
 
 
 def _ended(snapshot: Snapshot, code: int, message: Path) -> Snapshot:
