@@ -22,6 +22,8 @@ __all__ = [
 
 _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
 _CHUNK = 16.0  # bytes per element of the loss's input: logits, probabilities, gradients
+_CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once in bf16
+_WHOLE_LOGIT = 14.0  # bytes per logit: bf16, fp32 copy, log-probability, gradient
 _CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
 
 
@@ -84,6 +86,8 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
     """Return the bytes of logits, loss and their gradients at the peak of the last stage."""
     model, count = work.model, tokens(work, layout)
     if work.runtime.chunked_loss and layout.tp == 1 and work.fused_loss is not False:
+        if work.precision != "fp32":
+            return _WHOLE_LOGIT * min(count, _CHUNK_TOKENS) * model.vocab
         # A chunk's logits take about what its input does; the weight's gradient is whole.
         return _CHUNK * count * model.hidden + 4.0 * model.embedding_parameters
     per_logit = work.runtime.logit

@@ -122,7 +122,10 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
         optimizer=optimizer,
         activations=count * recompute_peak(work, layout),
         logits=0.0,
-        buffers=max(buffers, _step_temporaries(work, layout, blocks + vocabulary)),
+        buffers=max(
+            min(buffers, _gathered(work, layout, vocabulary)),
+            _step_temporaries(work, layout, blocks + vocabulary),
+        ),
     )
     return at_loss, in_backward, at_end
 
@@ -145,11 +148,18 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
     """Gathered weights and unreduced gradients under full sharding, else weight gradients."""
     width, block = work.element_bytes, work.model.layer_parameters / layout.tp
     sharded = layout.zero >= _SHARES_WEIGHTS and layout.dp_shard * layout.cp > 1
-    if layout.zero < _SHARES_WEIGHTS or not (sharded or work.runtime.always_wraps):
+    wraps = work.runtime.always_wraps and work.method.kind == "full"
+    if layout.zero < _SHARES_WEIGHTS or not (sharded or wraps):
         return width * block
     if layout.pp > 1:
         # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
         return (width + 4) * (blocks + vocabulary)
     if not sharded:
         return width * (blocks + vocabulary + block)  # the copy that computes, never freed
-    return width * (vocabulary + work.runtime.gathered_blocks * block)
+    return _gathered(work, layout, vocabulary)
+
+
+def _gathered(work: Workload, layout: Layout, vocabulary: float) -> float:
+    """Bytes of the blocks and vocabulary matrices that are whole at once under full sharding."""
+    block = work.model.layer_parameters / layout.tp
+    return work.element_bytes * (vocabulary + work.runtime.gathered_blocks * block)
