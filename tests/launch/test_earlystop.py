@@ -1,0 +1,55 @@
+"""A launcher that is told to stop while it waits for the other nodes stops at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launching.processes import ROOT
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module", name="ends")
+def run_all_cases() -> dict[str, tuple[int, str]]:
+    folders = ("operator/src", "trainer_image/src", "tests/support")
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in folders),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "launching.stops"]
+    done = subprocess.run(
+        command, env=environ, check=True, capture_output=True, text=True, timeout=300
+    )
+    return {name: (code, output) for name, (code, output) in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_wait_with_the_code_that_was_chosen(
+    ends: dict[str, tuple[int, str]], name: str
+) -> None:
+    assert ends[name] == (64, f"stopped by {name}\n")
+
+
+def test_a_wait_inside_c_code_is_ended_too(ends: dict[str, tuple[int, str]]) -> None:
+    assert ends["blocked"] == (64, "stopped by SIGTERM\n")
+
+
+def test_once_the_ranks_are_prepared_signals_are_the_agents(
+    ends: dict[str, tuple[int, str]],
+) -> None:
+    assert ends["handed over"] == (0, '["reified", {"0": {"A": "b"}}]\n[15]\n')
+
+
+def test_without_a_signal_everything_is_as_it_was(ends: dict[str, tuple[int, str]]) -> None:
+    assert ends["in peace"] == (0, "True -1\n")
+
+
+def test_an_error_goes_through_and_the_handlers_are_back(
+    ends: dict[str, tuple[int, str]],
+) -> None:
+    assert ends["raising"] == (0, "KeyError('mine') True\n")
