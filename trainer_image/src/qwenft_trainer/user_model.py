@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -65,7 +66,8 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         self.origin = origin
         self.config = stages.config
         self.generation_config = origin.generation
-        self.losses = 0
+        # FSDP swaps parameters for gathered ones and back; the optimizer's are these.
+        self._sharded = tuple(stages.named_parameters())
         self.eval()
 
     @property
@@ -82,6 +84,15 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
     def can_generate(cls) -> bool:
         """Tell transformers that :meth:`generate` works."""
         return True
+
+    @classmethod
+    def is_remote_code(cls) -> bool:
+        """Tell transformers that it knows this class."""
+        return False
+
+    def get_experts_implementation(self) -> dict[str, str]:
+        """Tell transformers that there are no experts."""
+        return {}
 
     def forward(
         self,
@@ -115,11 +126,22 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
                 )
             return CausalLMOutputWithPast(logits=self._logits(batch))
         if not torch.is_grad_enabled():
-            loss = sum(self.stages.loss_sum(part) for part in self._shares(batch))
-            return CausalLMOutputWithPast(
-                loss=loss / batch.trained_tokens.to(self.device), logits=self._logits(batch)
-            )
+            return CausalLMOutputWithPast(loss=self._evaluated(batch), logits=self._logits(batch))
         return LossOutput(loss=self._trained(batch))
+
+    def _evaluated(self, batch: Batch) -> Tensor:
+        total = torch.zeros((), device=self.device)
+        for share in self._shares(batch):
+            total += self.stages.loss_sum(share)
+        self._reshard()
+        return total / batch.trained_tokens.to(self.device)
+
+    def _reshard(self) -> None:
+        """Give gathered parameters back: without a backward nothing else does."""
+        for part in self.stages.parts:
+            for module in part.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
 
     def _trained(self, batch: Batch) -> Tensor:
         tokens = int(batch.trained_tokens)
@@ -134,7 +156,6 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
             return torch.stack(parts).sum()
 
         loss = held.compute(step)
-        self.losses += 1
         return hand_over(loss, held)
 
     def _shares(self, batch: Batch) -> Iterator[Batch]:
@@ -155,6 +176,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
             rows = mine.new_zeros(len(share) * plan.dp, *mine.shape[1:])
             rows[local_rows(len(rows), plan, mesh)] = mine
             found.append(sum_over(mesh, rows, "dp_replicate", "dp_shard"))
+        self._reshard()
         return torch.cat(found)[: len(batch)]
 
     def named_parameters(
@@ -165,7 +187,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over this rank's parameters under Hugging Face's names."""
         del recurse, remove_duplicate
-        for name, value in self.stages.named_parameters():
+        for name, value in self._sharded:
             yield (f"{prefix}.{name}" if prefix else name), value
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
