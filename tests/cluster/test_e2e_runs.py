@@ -40,7 +40,7 @@ def reference(bench: Bench) -> list[float]:
 
 def test_the_demo_s_run_learns_on_two_nodes_and_leaves_a_model(bench: Bench) -> None:
     name = bench.submit(install.sample("qwen-stdlib.yaml"))
-    status = bench.result(name, 600)
+    status = bench.result(name, 1200)
     nodes = {pod["node"] for pod in status["workers"]["pods"]}
     assert len(nodes) == 2
     result = status["result"]
