@@ -36,7 +36,7 @@ def situation(
     metadata: dict[str, Any] | None = None,
     progress: Progress | None = None,
     nodes: int | None = None,
-    missing: tuple[str, ...] = (),
+    obstacles: tuple[str, ...] = (),
     **spec: Any,
 ) -> Situation:
     body = run_body(**spec)
@@ -44,7 +44,7 @@ def situation(
     body["metadata"] |= metadata or {}
     run = Run.from_object(body | {"status": status or {}})
     observed = Observed(jobs=jobs, pods=pods, progress=progress)
-    made = Situation(run=run, observed=observed, now=NOW, missing=missing)
+    made = Situation(run=run, observed=observed, now=NOW, obstacles=obstacles)
     return made if nodes is None else replace(made, capacity=free(run, nodes))
 
 
@@ -253,8 +253,8 @@ def test_less_capacity_is_accepted_only_after_a_grace_time() -> None:
 def test_missing_objects_are_waited_for_then_not() -> None:
     told = ("spec.dataset: there is no claim",)
     young = {"creationTimestamp": at(-10)}
-    assert phase(decide(situation(metadata=young, nodes=2, missing=told))) == "Pending"
-    assert phase(decide(situation(nodes=2, missing=told))) == "Failed"
+    assert phase(decide(situation(metadata=young, nodes=2, obstacles=told))) == "Pending"
+    assert phase(decide(situation(nodes=2, obstacles=told))) == "Failed"
 
 
 def test_an_event_is_told_when_the_phase_changes_and_only_then() -> None:

@@ -14,12 +14,10 @@ from qwenft_operator.surroundings import (
     creation_trouble,
     list_children,
     lost_nodes,
-    missing_objects,
+    obstacles,
     read_capacity,
 )
-from qwenft_plan.spec import FinetuneSpec
 from simulated import World, node_body, run_body
-from simulated.builders import spec_mapping
 
 
 def run_in(world: World, name: str = "tiny") -> Run:
@@ -143,24 +141,25 @@ def test_a_run_that_stopped_keeps_nothing(phase: str) -> None:
     assert free(world, "other") == {"node-1": 2, "node-2": 2}
 
 
-def spec_of(**sections: Any) -> FinetuneSpec:
-    return FinetuneSpec.from_mapping(spec_mapping(**sections))
+def in_the_way(world: World, attempt: int = 1, namespace: str = "team", **spec: Any) -> Any:
+    body = run_body("fresh", namespace, **spec)
+    body["metadata"]["uid"] = "fresh-uid"
+    return ask(lambda: obstacles(world, Run.from_object(body), attempt))
 
 
 def test_nothing_is_missing_where_all_is_there() -> None:
-    assert ask(lambda: missing_objects(World(), spec_of(), "team")) == ()
+    assert in_the_way(World()) == ()
 
 
 def test_each_missing_claim_is_named_with_its_field() -> None:
     volume = {"persistentVolumeClaim": {"claimName": "hub"}}
-    spec = spec_of(model={"path": "/models/x", "volume": volume})
-    (told,) = ask(lambda: missing_objects(World(), spec, "team"))
+    (told,) = in_the_way(World(), model={"path": "/models/x", "volume": volume})
     assert told.startswith("spec.model.volume.persistentVolumeClaim.claimName: ")
     assert "'hub'" in told
 
 
 def test_a_claim_of_another_namespace_is_none_of_ours() -> None:
-    found = ask(lambda: missing_objects(World(), spec_of(), "elsewhere"))
+    found = in_the_way(World(), namespace="elsewhere")
     assert len(found) == 3
 
 
@@ -168,8 +167,37 @@ def test_a_script_that_is_there_is_not_missing() -> None:
     world = World()
     metadata = {"name": "code", "namespace": "team"}
     world.put({"kind": "ConfigMap", "metadata": metadata, "data": {"train.py": "pass"}})
-    spec = spec_of(trainer={"script": {"configMap": {"name": "code"}}})
-    assert ask(lambda: missing_objects(world, spec, "team")) == ()
+    assert in_the_way(world, trainer={"script": {"configMap": {"name": "code"}}}) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("Service", "fresh"), ("NetworkPolicy", "fresh"), ("Job", "fresh-4")]
+)
+def test_an_object_of_somebody_else_is_not_taken_over(kind: str, name: str) -> None:
+    world = World()
+    world.put({"kind": kind, "metadata": {"name": name, "namespace": "team"}})
+    (told,) = in_the_way(world, attempt=4)
+    assert f"there is a {kind} {name!r} that is not this run's" in told
+
+
+def test_the_run_s_own_objects_are_in_nobody_s_way() -> None:
+    world = World()
+    labels = names.run_labels("fresh", "fresh-uid")
+    world.put({"kind": "Service", "metadata": {"name": "fresh", "namespace": "team",
+                                               "labels": labels}})  # fmt: skip
+    assert in_the_way(world) == ()
+
+
+def test_a_service_of_the_user_s_own_survives_a_run_of_its_name() -> None:
+    world = World()
+    own = {"kind": "Service", "metadata": {"name": "tiny", "namespace": "team"}, "spec": {"x": 1}}
+    world.put(own)
+    world.submit()
+    world.settle()
+    assert world.status()["phase"] == "Pending"
+    assert "use another name" in world.status()["message"]
+    assert world.objects["Service", "team", "tiny"]["spec"] == {"x": 1}
+    assert world.of_kind("Job") == []
 
 
 def trouble(world: World, now: float) -> str:

@@ -299,10 +299,14 @@ def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tup
         where = f"pod {waiting.name} on {waiting.node}"
         return names.STARTING, waiting.waiting.split(":")[0], f"{where}: {waiting.waiting}"
     if _reported(situation):
-        return names.TRAINING, "Training", f"attempt {job.attempt} trains on {job.pods} nodes"
+        return names.TRAINING, "Training", f"attempt {job.attempt} trains on {_nodes(job.pods)}"
     running = sum(pod.phase == "Running" for pod in pods)
     message = f"attempt {job.attempt}: {running} of {job.pods} pods run; no step trained yet"
     return names.STARTING, "Starting", message
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
 
 
 def _reported(situation: Situation) -> bool:

@@ -28,7 +28,7 @@ from qwenft_operator.surroundings import (
     creation_trouble,
     list_children,
     lost_nodes,
-    missing_objects,
+    obstacles,
     read_capacity,
 )
 
@@ -114,11 +114,10 @@ class Reconciler:
     ) -> float | None:
         """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
         async with self._planning:
-            spec = situation.spec
             situation = replace(
                 situation,
                 capacity=await read_capacity(self._cluster, situation.run, self._scope),
-                missing=await missing_objects(self._cluster, spec, key.namespace),
+                obstacles=await obstacles(self._cluster, situation.run, situation.attempt + 1),
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.

@@ -29,8 +29,8 @@ class Situation:
     settings: Settings = field(default_factory=Settings)
     capacity: Capacity | None = None
     """What the cluster has free; None until a decision asks for it."""
-    missing: tuple[str, ...] = ()
-    """Objects that the spec names and the namespace lacks; known together with the capacity."""
+    obstacles: tuple[str, ...] = ()
+    """What the namespace lacks or has too much of; known together with the capacity."""
 
     @property
     def history(self) -> History:

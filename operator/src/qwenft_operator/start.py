@@ -20,19 +20,19 @@ __all__ = ["start_attempt"]
 
 CAPACITY_GRACE = 10.0
 """Seconds that lost capacity has to come back before a run goes on with less."""
-MISSING_GRACE = 60.0
-"""Seconds that objects named by the spec have to appear."""
+OBSTACLE_GRACE = 60.0
+"""Seconds that objects named by the spec have to appear, and namesakes to go."""
 _LEANER = 0.99
 _PENDING_POLL = 30.0
-_MISSING_POLL = 3.0
+_OBSTACLE_POLL = 3.0
 
 
 def start_attempt(situation: Situation) -> Decision:
     """Return the next attempt's objects, or why there can be none yet."""
     if situation.capacity is None:
         return Decision(wants_capacity=True)
-    if situation.missing:
-        return _lacking(situation)
+    if situation.obstacles:
+        return _blocked(situation)
     try:
         planned, avoided = _choose(situation, situation.capacity)
     except SpecError as error:
@@ -164,12 +164,12 @@ def _wait_for_capacity(situation: Situation, nodes: int) -> Decision:
     return situation.decision(report, requeue_after=min(left, 2.0))
 
 
-def _lacking(situation: Situation) -> Decision:
+def _blocked(situation: Situation) -> Decision:
     """Objects are often applied in one go with the run: give them a moment, then stop."""
-    message = "; ".join(situation.missing)
+    message = "; ".join(situation.obstacles)
     failure = situation.history.failure_of(situation.attempt)
     since = max(situation.run.created_at, failure.time if failure else 0.0)
-    if situation.now >= since + MISSING_GRACE:
-        return situation.failed(reason="ObjectMissing", message=message, planned="False")
-    report = Report(phase=names.PENDING, reason="ObjectMissing", message=message, planned="False")
-    return situation.decision(report, requeue_after=_MISSING_POLL)
+    if situation.now >= since + OBSTACLE_GRACE:
+        return situation.failed(reason="Blocked", message=message, planned="False")
+    report = Report(phase=names.PENDING, reason="Blocked", message=message, planned="False")
+    return situation.decision(report, requeue_after=_OBSTACLE_POLL)

@@ -1,4 +1,4 @@
-"""Reading what surrounds a run: its children, lost nodes, free capacity, objects it names."""
+"""Reading what surrounds a run: its children, lost nodes, free capacity, obstacles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qwenft_operator.clock import parse_time
 from qwenft_operator.nodes import Capacity, capacity, is_ready, requests_of
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
-from qwenft_operator.run import Run
+from qwenft_operator.run import Owner, Run
 from qwenft_plan.spec import FinetuneSpec
 
-__all__ = ["creation_trouble", "list_children", "lost_nodes", "missing_objects", "read_capacity"]
+__all__ = ["creation_trouble", "list_children", "lost_nodes", "obstacles", "read_capacity"]
 
 Body = Mapping[str, Any]
 
@@ -132,23 +132,59 @@ def _has_ended(job: Body, *ends: str) -> bool:
     return any(item["type"] in ends and item["status"] == "True" for item in conditions)
 
 
-async def missing_objects(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> tuple[str, ...]:
-    """Return a sentence for each claim and script that the spec names and nobody has made."""
+async def obstacles(cluster: Cluster, run: Run, attempt: int) -> tuple[str, ...]:
+    """Return a sentence for each thing that keeps an attempt's objects from being made."""
+    assert run.spec is not None  # noqa: S101 - only a run with a spec is started
+    namespace = run.owner.namespace
+    found = await asyncio.gather(
+        _missing_claims(cluster, run.spec, namespace),
+        _missing_script(cluster, run.spec, namespace),
+        _names_in_use(cluster, run.owner, attempt),
+    )
+    return tuple(sentence for sentences in found for sentence in sentences)
+
+
+async def _missing_claims(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> list[str]:
     found: list[str] = []
     for section in ("model", "dataset", "output"):
         volume = getattr(spec, section).volume
         if volume is None:
             continue
-        claim = await cluster.get("PersistentVolumeClaim", namespace, volume.claim_name)
-        if claim is None:
+        if await cluster.get("PersistentVolumeClaim", namespace, volume.claim_name) is None:
             field = f"spec.{section}.volume.persistentVolumeClaim.claimName"
             found.append(f"{field}: there is no PersistentVolumeClaim {volume.claim_name!r}")
+    return found
+
+
+async def _missing_script(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> list[str]:
     script = spec.trainer.script
-    if script is not None:
-        config_map = await cluster.get("ConfigMap", namespace, script.config_map)
-        field = "spec.trainer.script.configMap"
-        if config_map is None:
-            found.append(f"{field}.name: there is no ConfigMap {script.config_map!r}")
-        elif script.key not in (config_map.get("data") or {}):
-            found.append(f"{field}.key: ConfigMap {script.config_map!r} has no {script.key!r}")
-    return tuple(found)
+    if script is None:
+        return []
+    config_map = await cluster.get("ConfigMap", namespace, script.config_map)
+    field = "spec.trainer.script.configMap"
+    if config_map is None:
+        return [f"{field}.name: there is no ConfigMap {script.config_map!r}"]
+    if script.key not in (config_map.get("data") or {}):
+        return [f"{field}.key: ConfigMap {script.config_map!r} has no {script.key!r}"]
+    return []
+
+
+async def _names_in_use(cluster: Cluster, owner: Owner, attempt: int) -> list[str]:
+    """Return which of the objects to be made exist and belong to somebody else.
+
+    A forced apply would take them over: a Service of the run's name may be the user's own.
+    """
+    wanted = (
+        ("Service", names.service(owner.name)),
+        ("NetworkPolicy", owner.name),
+        ("Job", names.job(owner.name, attempt)),
+    )
+    bodies = await asyncio.gather(
+        *(cluster.get(kind, owner.namespace, name) for kind, name in wanted)
+    )
+    return [
+        f"metadata.name: there is a {kind} {name!r} that is not this run's; use another name"
+        for (kind, name), body in zip(wanted, bodies, strict=True)
+        if body is not None
+        and (body["metadata"].get("labels") or {}).get(names.LABEL_UID) != owner.uid
+    ]
