@@ -28,6 +28,9 @@ def test_a_run_trains_and_succeeds() -> None:
     status = world.live_until("Succeeded", "Failed")
     assert status["phase"] == "Succeeded"
     assert status["result"]["validationLossAfter"] == 1.5
+    progress = status["progress"]
+    assert (progress["step"], progress["totalSteps"]) == (100, 100), "the last report said 3"
+    assert (progress["validationLoss"], progress["estimatedRemainingSeconds"]) == (1.5, 0.0)
     assert "restarts" not in status
     assert world.condition("Succeeded") == "True"
     assert event_reasons(world) == ["Starting", "Training", "Succeeded"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -214,6 +215,8 @@ def _succeeded(situation: Situation, job: JobView) -> Decision:
     changes |= _last_progress(situation)
     if result is not None:
         changes["result"] = result
+        known = changes.get("progress") or situation.run.status.get("progress") or {}
+        changes["progress"] = _completed(known, job.attempt, result)
     report = Report(
         phase=names.SUCCEEDED,
         reason="Completed",
@@ -221,6 +224,15 @@ def _succeeded(situation: Situation, job: JobView) -> Decision:
         changes=changes,
     )
     return situation.decision(report, requeue_after=0.0)
+
+
+def _completed(known: Mapping[str, Any], attempt: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the progress as the result tells it: the last report may be seconds old."""
+    final = {"attempt": attempt, "estimatedRemainingSeconds": 0.0}
+    names_of = {"step": "steps", "totalSteps": "steps", "loss": "finalLoss",
+                "validationLoss": "validationLossAfter"}  # fmt: skip
+    final |= {ours: result[theirs] for ours, theirs in names_of.items() if theirs in result}
+    return dict(known) | final
 
 
 def _success_message(result: dict[str, Any] | None) -> str:
