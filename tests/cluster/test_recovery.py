@@ -19,7 +19,9 @@ STEPS = 12
 _RANK = (
     "import os,signal\n"
     "for pid in os.listdir('/proc'):\n"
-    "    if pid.isdigit() and b'qwenft_trainer.boot' in open(f'/proc/{pid}/cmdline','rb').read():\n"
+    "    if not pid.isdigit() or int(pid) == os.getpid():\n"
+    "        continue\n"
+    "    if b'qwenft_trainer.boot' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
     "        os.kill(int(pid), signal.SIGKILL)\n"
 )
 
