@@ -37,11 +37,15 @@ PLANS: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
     "tied": (1, "qwen2-tied", {}, {}),
     "qwen3": (1, "qwen3", {}, {}),
     "llama": (1, "llama", {"accumulation": 2}, {}),
+    "packed": (1, "qwen2", {"accumulation": 2}, {}),
     "bf16": (1, "qwen2", {"precision": "bf16"}, {}),
     "replicate 2": (2, "qwen2", {"dp_replicate": 2, "accumulation": 2}, {}),
     "shard 2": (2, "qwen2-gqa", {"dp_shard": 2}, {}),
     "shard 2 accumulation": (2, "qwen2", {"dp_shard": 2, "accumulation": 2}, {}),
     "tied shard 2": (2, "qwen2-tied", {"dp_shard": 2}, {}),
+    "packed shard 2": (2, "qwen2", {"dp_shard": 2}, {}),
+    "packed pp 2": (2, "qwen2", {"pp": 2, "accumulation": 2}, {}),
+    "packed tp 2": (2, "qwen2-small", {"tp": 2}, {}),
     "bf16 shard 2": (2, "qwen2", {"dp_shard": 2, "precision": "bf16"}, {}),
     "pp 2 GPipe": (2, "qwen2", {"pp": 2, "accumulation": 2, "pipeline_schedule": "GPipe"}, {}),
     "pp 2 1F1B": (2, "qwen3", {"pp": 2, "accumulation": 4}, {}),
@@ -109,7 +113,13 @@ def outcome(models: Mapping[str, Path]) -> Callable[[str], Any]:
         ranks = 1 if name == WRONG else PLANS[name][0]
         if name not in done:
             cases = [
-                Case(name=key, model=models[model], plan=plan, options=options)
+                Case(
+                    name=key,
+                    model=models[model],
+                    plan=plan,
+                    kind="train_packed" if key.startswith("packed") else "train",
+                    options=options,
+                )
                 for key, (size, model, plan, options) in PLANS.items()
                 if size == ranks
             ]

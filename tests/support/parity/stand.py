@@ -71,8 +71,13 @@ def train_steps(
         else:
             tokens = int(batch.trained_tokens)
             loss = built.stages.train_step(stand.share(batch), trained_tokens=tokens)
-        norm = built.stages.clip(LIMIT)
-        built.optimizer.step()
-        built.stages.zero_grad()
-        points.append([float(loss), float(norm)])
+        points.append(finish_step(built, loss))
     return points
+
+
+def finish_step(built: Built, loss: Tensor) -> list[float]:
+    """Clip, step, forget the gradients; [loss, norm]."""
+    norm = built.stages.clip(LIMIT)
+    built.optimizer.step()
+    built.stages.zero_grad()
+    return [float(loss), float(norm)]

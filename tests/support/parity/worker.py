@@ -13,20 +13,47 @@ import torch
 import torch.distributed as dist
 
 from parity import fake, looping, saving
-from parity.stand import Stand, train_steps
+from parity.stand import Stand, finish_step, train_steps
 from parity.tiny import make_batches, make_plan
 from qwenft_trainer.batch import Batch
 from qwenft_trainer.gradients import local
 from qwenft_trainer.model import read_config
+from qwenft_trainer.packing import pack, packed
 from qwenft_trainer.stages import build_stages
 from qwenft_trainer.weights import Fresh
 
 SECONDS = 240
+EMPTY = -1
 
 
 def train(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
     """Train as the built-in loop does; [loss, norm] of each step."""
     return train_steps(stand, stand.build(**options))
+
+
+def train_packed(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
+    """Train with each rank's samples packed into common rows."""
+
+    def step(batch: Batch, trained_tokens: int) -> torch.Tensor:
+        samples = [row[row != EMPTY] for row in batch.input_ids]
+        rows = pack([len(sample) for sample in samples])
+        saved.append(len(samples) - len(rows))
+        count = torch.tensor(len(rows))
+        dist.all_reduce(count, op=dist.ReduceOp.MAX)
+        made = packed(samples, samples, rows)
+        made = made.padded(rows=int(count), length=made.length)
+        return built.stages.train_step(made, trained_tokens=trained_tokens)
+
+    built = stand.build(**options)
+    points, saved = [], list[int]()
+    for raw in make_batches():
+        whole = Batch.from_rows(**raw)
+        tokens = raw["input_ids"].masked_fill(raw["attention_mask"] == 0, EMPTY)
+        share = stand.share(Batch.from_rows(tokens, tokens))
+        loss = step(share, int(whole.trained_tokens))
+        points.append(finish_step(built, loss))
+    assert sum(saved) > 0, "nothing was packed"
+    return points
 
 
 def mean_of_means(stand: Stand, _options: Mapping[str, Any]) -> list[list[float]]:
@@ -86,6 +113,7 @@ def batch_norms(stand: Stand, _options: Mapping[str, Any]) -> list[float]:
 
 KINDS: Mapping[str, Callable[[Stand, Mapping[str, Any]], Any]] = {
     "train": train,
+    "train_packed": train_packed,
     "mean_of_means": mean_of_means,
     "evaluate": evaluate,
     "logits": logits,
