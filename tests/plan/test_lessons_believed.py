@@ -1,0 +1,119 @@
+"""How much a finished run is believed, what counts as the same kind of run, how it is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from planning import config, layout, planned, work
+from qwenft_plan.lessons import (
+    MEMORY_BOUNDS,
+    NO_LESSONS,
+    SPEED_BOUNDS,
+    UNTAUGHT,
+    Lesson,
+    Lessons,
+    lesson_key,
+)
+from qwenft_plan.model import ModelShape
+from qwenft_plan.search import Judged
+
+KEY = "H100-80GB.qwen2.full.bf16_mixed.tp1.pp1.none"
+SEVEN = "Qwen/Qwen1.5-7B"
+
+
+def taught(*ratios: tuple[float, float]) -> Lesson:
+    """Return the correction after runs with these (speed, memory) ratios."""
+    lessons = NO_LESSONS
+    for speed, memory in ratios:
+        lessons = lessons.after(KEY, speed=speed, memory=memory)
+    return lessons.lesson(KEY)
+
+
+def key_of(judged: Judged) -> str:
+    return lesson_key(judged.work, judged.layout)
+
+
+def test_runs_of_another_kind_teach_nothing() -> None:
+    assert NO_LESSONS.after(KEY, speed=0.8, memory=1.1).lesson("other") == UNTAUGHT
+
+
+@pytest.mark.parametrize("speed", [0.8, 0.95, 1.05, 1.2])
+def test_a_correction_goes_towards_what_was_measured_but_not_all_the_way(speed: float) -> None:
+    found = taught((speed, 1.0)).speed
+    assert min(speed, 1.0) < found < max(speed, 1.0)
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.2])
+def test_more_runs_that_agree_are_believed_more(speed: float) -> None:
+    distances = [abs(taught(*[(speed, 1.0)] * runs).speed - speed) for runs in (1, 2, 4, 8)]
+    assert distances == sorted(distances, reverse=True)
+
+
+@pytest.mark.parametrize("ratio", [0.02, 0.1, 10.0, 99.0])
+def test_no_number_of_runs_goes_beyond_the_bounds(ratio: float) -> None:
+    found = taught(*[(ratio, ratio)] * 16)
+    assert SPEED_BOUNDS[0] <= found.speed <= SPEED_BOUNDS[1]
+    assert MEMORY_BOUNDS[0] <= found.memory <= MEMORY_BOUNDS[1]
+
+
+def test_less_memory_is_believed_less_than_more() -> None:
+    low, high = MEMORY_BOUNDS
+    assert low < 1.0 < high
+    assert 1.0 - low < high - 1.0
+
+
+def test_learning_leaves_the_older_lessons_as_they_were() -> None:
+    NO_LESSONS.after(KEY, speed=0.9, memory=1.1)
+    assert NO_LESSONS.lesson(KEY) == UNTAUGHT
+
+
+def test_equal_lessons_are_stored_in_equal_bytes() -> None:
+    one = NO_LESSONS.after("a", speed=0.9, memory=1.0).after("b", speed=1.1, memory=1.0)
+    other = NO_LESSONS.after("b", speed=1.1, memory=1.0).after("a", speed=0.9, memory=1.0)
+    assert json.dumps(one.to_data()) == json.dumps(other.to_data())
+
+
+@pytest.mark.parametrize(
+    "text", ["[[true, 1.0]]", "[[Infinity, 1.0]]", "[[1e400, 1.0]]", f"[[1{'0' * 400}, 1.0]]"]
+)
+def test_a_stored_number_out_of_range_counts_for_nothing(text: str) -> None:
+    assert Lessons.from_data({KEY: text}).lesson(KEY) == UNTAUGHT
+
+
+def test_good_pairs_among_bad_ones_are_read() -> None:
+    text = '[["x", 1], [0.9, 1.1], [0, 1], [0.9, 1.1]]'
+    assert Lessons.from_data({KEY: text}).lesson(KEY) == taught((0.9, 1.1), (0.9, 1.1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape"),
+    [
+        ({}, {"tp": 2}),
+        ({}, {"pp": 2}),
+        ({}, {"checkpointing": "full"}),
+        ({"precision": "fp32"}, {}),
+        ({"model": ModelShape.known("Qwen/Qwen3-8B")}, {}),
+    ],
+)
+def test_another_device_family_or_shape_is_another_kind_of_run(
+    changes: dict[str, Any], shape: dict[str, Any]
+) -> None:
+    assert lesson_key(work(**changes), layout(**shape)) != lesson_key(work(), layout())
+
+
+@pytest.mark.parametrize("shape", [{"dp_shard": 8}, {"micro_batch": 4}, {"accumulation": 8}])
+def test_batch_and_data_parallel_ranks_are_one_kind_of_run(shape: dict[str, int]) -> None:
+    assert lesson_key(work(), layout(**shape)) == lesson_key(work(), layout())
+
+
+def test_a_key_may_stand_in_a_config_map() -> None:
+    for item in (planned("1x8xH100", SEVEN), planned("1x1xcpu", model=tiny())):
+        assert re.fullmatch(r"[-._a-zA-Z0-9]+", key_of(item.chosen))
+
+
+def tiny() -> dict[str, Any]:
+    return {"path": "/data/model", "config": config()}
