@@ -220,6 +220,26 @@ def test_a_logit_in_fp32_costs_its_value_its_probability_and_their_gradients_at_
     assert 8 <= per_logit <= 16
 
 
+CHUNKED = replace(UNFUSED, chunked_loss=True)
+
+
+def test_a_loss_in_chunks_takes_far_less_than_whole_logits() -> None:
+    model = ModelShape.known("Qwen/Qwen1.5-7B")
+    question = work(model, CHUNKED, sequence_length=8192)
+    whole = logit_bytes(work(model, sequence_length=8192), layout())
+    assert 0 < logit_bytes(question, layout()) < 0.3 * whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape"), [({"fused_loss": False}, {}), ({}, {"tp": 2}), ({}, {"tp": 4})]
+)
+def test_a_split_vocabulary_or_a_plain_loss_has_whole_logits(
+    changes: dict[str, object], shape: dict[str, int]
+) -> None:
+    found = logit_bytes(work(runtime=CHUNKED, **changes), layout(**shape))
+    assert found == logit_bytes(work(**changes), layout(**shape))
+
+
 @pytest.mark.parametrize(
     ("changes", "share"),
     [({"tp": 4}, 1 / 4), ({"cp": 2}, 1 / 2), ({"micro_batch": 3}, 3.0), ({"dp_shard": 8}, 1.0)],

@@ -107,7 +107,8 @@ def test_the_peak_is_at_least_every_summit_and_at_most_everything_together(lengt
 
 def test_the_parts_add_up_to_the_total() -> None:
     parts = peak_memory(work(runtime=replace(UNFUSED, allocator=1.05)), layout())
-    assert parts.total == sum(getattr(parts, field.name) for field in fields(MemoryParts))
+    total = sum(getattr(parts, field.name) for field in fields(MemoryParts))
+    assert parts.total == pytest.approx(total)
     assert parts.allocated == pytest.approx(parts.total - parts.overhead)
 
 
@@ -154,6 +155,17 @@ def test_sharded_ranks_buffer_the_blocks_that_are_gathered() -> None:
     )
     assert fewer >= 2 * few_words.layer_parameters
     assert more - fewer >= 2 * 2 * few_words.layer_parameters
+
+
+@pytest.mark.parametrize("dp_shard", [1, 8])
+def test_a_runtime_that_always_computes_on_a_copy_needs_it_without_sharding_too(
+    dp_shard: int,
+) -> None:
+    wrapping = work(runtime=replace(UNFUSED, always_wraps=True))
+    more, less = (
+        peak_memory(question, layout(dp_shard=dp_shard)).buffers for question in (wrapping, work())
+    )
+    assert (more > less) == (dp_shard == 1)
 
 
 def test_a_large_vocabulary_is_gathered_too() -> None:
