@@ -5,7 +5,8 @@ only has to deliver. The new gradients wait by reference, nothing is copied; the
 what comes in from above, so ``(loss / n).backward()`` and accumulation keep their meaning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,22 @@ from torch import Tensor, nn
 
 from qwenft_trainer.blame import refuse
 from qwenft_trainer.gradients import local
+
+
+@contextmanager
+def set_aside(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Keep the user's gradients out of the way, by reference, and put them back.
+
+    Needed for evaluations too: a pipeline's set-up clears the gradients that it finds.
+    """
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
 
 
 class Held:
@@ -24,15 +41,9 @@ class Held:
 
     def compute(self, step: Callable[[], Tensor]) -> Tensor:
         """Run ``step`` with the user's gradients set aside, keep its own, return its result."""
-        before = [parameter.grad for parameter in self.parameters]
-        for parameter in self.parameters:
-            parameter.grad = None
-        try:
+        with set_aside(self.parameters):
             result = step()
             self.gradients = [parameter.grad for parameter in self.parameters]
-        finally:
-            for parameter, gradient in zip(self.parameters, before, strict=True):
-                parameter.grad = gradient
         return result
 
     def deliver(self, scale: Tensor) -> None:

@@ -5,7 +5,7 @@ call, the same outputs. The stages that do the work are hidden from module regis
 rank holds only a part of them. Every call takes the whole global batch, on every rank.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from qwenft_trainer import whole
 from qwenft_trainer.batch import Batch, local_rows, round_up
 from qwenft_trainer.blame import refuse
-from qwenft_trainer.handover import Held, hand_over
+from qwenft_trainer.handover import Held, hand_over, set_aside
 from qwenft_trainer.loss import IGNORED
 from qwenft_trainer.mesh import sum_over
 from qwenft_trainer.stages import Stages
@@ -51,6 +51,20 @@ class LossOutput(CausalLMOutputWithPast):  # type: ignore[misc] # transformers i
         return super().__getattribute__(name)
 
 
+class EvaluationOutput(CausalLMOutputWithPast):  # type: ignore[misc] # transformers is untyped
+    """An output whose logits are computed when they are asked for: most evaluations never do."""
+
+    def __init__(self, *, loss: Tensor, make: Callable[[], Tensor]) -> None:
+        super().__init__(loss=loss)
+        object.__setattr__(self, "_make", make)
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return the attribute; compute the logits at the first request. Collective."""
+        if name == "logits" and super().__getattribute__("logits") is None:
+            self["logits"] = super().__getattribute__("_make")()
+        return super().__getattribute__(name)
+
+
 class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transformers is untyped
     """A model spread over all ranks."""
 
@@ -68,6 +82,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         self.generation_config = origin.generation
         # FSDP swaps parameters for gathered ones and back; the optimizer's are these.
         self._sharded = tuple(stages.named_parameters())
+        self._values = [value for _, value in self._sharded]
         self.eval()
 
     @property
@@ -126,13 +141,14 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
                 )
             return CausalLMOutputWithPast(logits=self._logits(batch))
         if not torch.is_grad_enabled():
-            return CausalLMOutputWithPast(loss=self._evaluated(batch), logits=self._logits(batch))
+            return EvaluationOutput(loss=self._evaluated(batch), make=lambda: self._logits(batch))
         return LossOutput(loss=self._trained(batch))
 
     def _evaluated(self, batch: Batch) -> Tensor:
         total = torch.zeros((), device=self.device)
-        for share in self._shares(batch):
-            total += self.stages.loss_sum(share)
+        with set_aside(self._values):
+            for share in self._shares(batch):
+                total += self.stages.loss_sum(share)
         self._reshard()
         return total / batch.trained_tokens.to(self.device)
 
@@ -147,7 +163,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         tokens = int(batch.trained_tokens)
         if tokens == 0:
             refuse("no label of the batch is trained on", "check the labels: all of them are -100")
-        held = Held(list(self.parameters()))
+        held = Held(self._values)
 
         def step() -> Tensor:
             parts = [
@@ -171,11 +187,12 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         """Return the logits of the whole batch on every rank."""
         plan, mesh = self.stages.plan, self.stages.mesh
         found = []
-        for share in self._shares(batch):
-            mine = self.stages.logits(share)
-            rows = mine.new_zeros(len(share) * plan.dp, *mine.shape[1:])
-            rows[local_rows(len(rows), plan, mesh)] = mine
-            found.append(sum_over(mesh, rows, "dp_replicate", "dp_shard"))
+        with set_aside(self._values):
+            for share in self._shares(batch):
+                mine = self.stages.logits(share)
+                rows = mine.new_zeros(len(share) * plan.dp, *mine.shape[1:])
+                rows[local_rows(len(rows), plan, mesh)] = mine
+                found.append(sum_over(mesh, rows, "dp_replicate", "dp_shard"))
         self._reshard()
         return torch.cat(found)[: len(batch)]
 
