@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_a_missing_tool_is_named_with_the_way_out(
     with pytest.raises(StageError, match="helm is not installed") as caught:
         Given(kubeconfig=Path("/k")).tool("helm")
     assert "unset KUBECONFIG" in caught.value.remedy
+
+
+def test_a_cluster_of_this_machine_is_reached_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("clusters: [{cluster: {server: 'https://10.9.8.7:6443'}}]")
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("NO_PROXY", "")
+    for _ in range(2):
+        platforms.reach_directly(path)
+    assert os.environ["no_proxy"] == "example.org,10.9.8.7"
+    assert os.environ["NO_PROXY"] == "10.9.8.7"
 
 
 # --- installing

@@ -7,6 +7,7 @@ plans and renders without it. Objects travel as plain JSON: the library's classe
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -60,7 +61,8 @@ def connect(address: Address) -> Access:
 def _configure(config: Any, settings: Any, address: Address) -> str:
     """Fill ``settings`` and return the namespace to work in."""
     path, context = address.kubeconfig or None, address.context or None
-    if path is None and context is None and _in_pod(config, settings):
+    named = path or context or os.environ.get("KUBECONFIG")
+    if not named and _in_pod(config, settings):
         return address.namespace or _pod_namespace()
     config.load_kube_config(config_file=path, context=context, client_configuration=settings)
     _, active = config.list_kube_config_contexts(config_file=path)

@@ -9,6 +9,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
+
+import yaml
 
 from embedded import images as recipes
 from embedded import layout
@@ -55,7 +58,8 @@ class Platform(Protocol):
 
 def choose() -> Platform:
     """Return the cluster of ``KUBECONFIG``, else kind where Docker answers, else our own."""
-    named = os.environ.get("KUBECONFIG", "")
+    # Of a list of files the first is the one that kubectl writes to.
+    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     own = layout.from_environment()
     if named and Path(named).resolve() != own.kubeconfig.resolve():
         return Given(kubeconfig=Path(named))
@@ -68,6 +72,15 @@ def kubectl(platform: Platform, *words: str, stdin: str | None = None) -> str:
     """Run kubectl as administrator and return what it printed; ``StageError`` where it fails."""
     command = [platform.tool("kubectl"), f"--kubeconfig={platform.kubeconfig}", *words]
     return run(command, stdin=stdin, environment=direct_environment())
+
+
+def reach_directly(kubeconfig: Path) -> None:
+    """Let this process reach a cluster of this machine without a proxy."""
+    document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    host = urlsplit(document["clusters"][0]["cluster"]["server"]).hostname or ""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys([*known, host]))
 
 
 def _docker_answers() -> bool:
@@ -112,6 +125,7 @@ class Embedded:
     def up(self) -> None:
         """Build what is missing and bring the cluster up."""
         up(self.cluster)
+        reach_directly(self.kubeconfig)
 
     def images(self) -> Images:
         """Build the images where they changed and give them to the nodes."""
@@ -196,6 +210,7 @@ class Kind:
                 self._create(kind, log)
             flags = ["--name", _KIND_CLUSTER, "--kubeconfig", str(self.kubeconfig)]
             run([kind, "export", "kubeconfig", *flags], log=log)
+            reach_directly(self.kubeconfig)
 
     def _create(self, kind: str, log: Path) -> None:
         shared = self.folder / "volume"
