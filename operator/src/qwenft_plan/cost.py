@@ -6,7 +6,7 @@ computation that runs beside it; a constant share of the runtime is never hidden
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from qwenft_plan.activations import tokens
 from qwenft_plan.compute import block_time, head_time, optimizer_time
@@ -37,7 +37,8 @@ class TimeParts:
     @property
     def total(self) -> float:
         """Seconds of the step."""
-        return float(sum(getattr(self, field.name) for field in fields(self)))
+        exposed = self.tensor + self.shard + self.replicate + self.pipeline
+        return self.compute + exposed + self.bubble + self.optimizer + self.overhead
 
 
 def tokens_per_second(work: Workload, layout: Layout) -> float:

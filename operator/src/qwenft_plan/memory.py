@@ -10,7 +10,7 @@ pipeline stage (most micro-batches in flight) or the last (logits).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from qwenft_plan.activations import (
     head_input_bytes,
@@ -48,7 +48,8 @@ class MemoryParts:
     @property
     def total(self) -> float:
         """Everything together: what the device must have."""
-        return float(sum(getattr(self, field.name) for field in fields(self)))
+        tensors = self.weights + self.gradients + self.optimizer + self.activations
+        return tensors + self.logits + self.buffers + self.overhead
 
     @property
     def allocated(self) -> float:
@@ -103,7 +104,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
     at_loss = _parts(
         work,
-        **held_by,
+        **held_by | {"buffers": _whole_at_loss(work, layout, buffers, vocabulary)},
         gradients=gradients if early else 0.0,
         activations=count * held * depth * saved + head_input,
         logits=logits,
@@ -157,6 +158,12 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
     if not sharded:
         return width * (blocks + vocabulary + block)  # the copy that computes, never freed
     return _gathered(work, layout, vocabulary)
+
+
+def _whole_at_loss(work: Workload, layout: Layout, buffers: float, vocabulary: float) -> float:
+    """Bytes of gathered weights while the own trainer computes the loss: blocks are sharded."""
+    sharded = layout.pp == 1 and layout.dp_shard > 1
+    return work.element_bytes * vocabulary if work.runtime.always_wraps and sharded else buffers
 
 
 def _gathered(work: Workload, layout: Layout, vocabulary: float) -> float:
