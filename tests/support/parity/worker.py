@@ -76,7 +76,9 @@ def evaluate(stand: Stand, _options: Mapping[str, Any]) -> list[float]:
     built = stand.build()
     batches = [Batch.from_rows(**raw) for raw in make_batches(3)]
     batches[2] = batches[2].rows(slice(0, stand.plan.dp))
+    shards = [id(value) for value in built.stages.parameters()]
     sums = [float(built.stages.loss_sum(stand.share(batch))) for batch in batches]
+    assert [id(value) for value in built.stages.parameters()] == shards, "left gathered"
     assert all(value.grad is None for value in built.stages.parameters())
     return sums
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
@@ -95,90 +96,101 @@ class Pipeline:
         self.plan = plan
         self.mesh = mesh
         self.config = config
-        self.schedules: dict[tuple[str, int, int, int], Any] = {}
+        self.schedules: dict[tuple[int, int, int], Any] = {}
 
     def train(self, micro_batches: Sequence[Batch], trained_tokens: int) -> Tensor:
         """See :class:`Execution`."""
         losses: list[Tensor] = []
-        schedule = self._schedule("train", micro_batches)
+        schedule = self._schedule(micro_batches)
+        first = any(stage.part.first for stage in self.stages)
         with vocabulary_loss(self.plan):
             schedule.step(
-                **self._inputs(micro_batches),
+                arg_mbs=[(batch.input_ids,) for batch in micro_batches] if first else None,
+                kwarg_mbs=[batch.context() for batch in micro_batches],
                 target_mbs=[batch.targets for batch in micro_batches],
                 losses=losses,
                 loss_kwargs={"trained_tokens": trained_tokens},
                 return_outputs=False,
             )
         if not losses:
-            return torch.zeros((), device=micro_batches[0].input_ids.device)
+            return torch.zeros((), device=self._device())
         return torch.stack([loss.detach() for loss in losses]).sum() * trained_tokens
 
     def evaluate(self, micro_batches: Sequence[Batch]) -> Tensor:
         """See :class:`Execution`."""
-        schedule = self._schedule("evaluate", micro_batches)
         with torch.no_grad(), vocabulary_loss(self.plan):
-            sums = schedule.eval(**self._inputs(micro_batches))
-        if sums is None:
-            return torch.zeros((), device=micro_batches[0].input_ids.device)
-        return sums.sum()  # type: ignore[no-any-return]
+            sums = [self._forward(batch, batch.context()) for batch in micro_batches]
+        mine = [total for total in sums if total is not None]
+        return torch.cat(mine).sum() if mine else torch.zeros((), device=self._device())
 
     def logits(self, micro_batches: Sequence[Batch]) -> Tensor | None:
         """See :class:`Execution`."""
-        schedule = self._schedule("logits", micro_batches)
-        inputs = self._inputs(micro_batches)
-        inputs["kwarg_mbs"] = [_without_targets(batch) for batch in micro_batches]
         with torch.no_grad():
-            rows: Tensor | None = schedule.eval(**inputs)
-        return None if rows is None else gathered(rows)
+            rows = [self._forward(batch, _without_targets(batch)) for batch in micro_batches]
+        mine = [gathered(part) for part in rows if part is not None]
+        return torch.cat(mine) if mine else None
 
-    def _inputs(self, micro_batches: Sequence[Batch]) -> dict[str, Any]:
-        first = any(stage.part.first for stage in self.stages)
-        return {
-            "arg_mbs": [(batch.input_ids,) for batch in micro_batches] if first else None,
-            "kwarg_mbs": [batch.context() for batch in micro_batches],
-        }
+    def _forward(self, batch: Batch, context: dict[str, Tensor]) -> Tensor | None:
+        """Pass one micro-batch through all stages; what the last one gives, where it lies.
 
-    def _schedule(self, use: str, micro_batches: Sequence[Batch]) -> Any:
+        Forward alone needs no schedule: a rank that has sent goes on with the next micro-batch.
+        (torch 2.15's own ``eval`` fails where two neighbouring stages lie on one rank.)
+        """
+        owners = stage_owners(self.plan)
+        me = self.mesh.get_local_rank("pp")
+        group = self.mesh.get_group("pp")
+        mine = iter(self.stages)
+        value: Tensor = batch.input_ids
+        for index, owner in enumerate(owners):
+            if owner != me:
+                continue
+            if index and owners[index - 1] != me:
+                value = self._hidden(len(batch), batch.length, device=self._device())
+                dist.recv(value, group=group, group_src=owners[index - 1])
+            value = next(mine)(value, **context)
+            if index + 1 < len(owners) and owners[index + 1] != me:
+                dist.send(value.contiguous(), group=group, group_dst=owners[index + 1])
+        return value if owners[-1] == me else None
+
+    def _schedule(self, micro_batches: Sequence[Batch]) -> Any:
         first = micro_batches[0]
-        key = (use, len(micro_batches), len(first), first.length)
+        key = (len(micro_batches), len(first), first.length)
         if key not in self.schedules:
             self.schedules[key] = self._build(*key)
         return self.schedules[key]
 
-    def _build(self, use: str, count: int, rows: int, length: int) -> Any:
-        parts = [self._pipeline_stage(i, use, rows, length) for i in range(len(self.stages))]
+    def _build(self, count: int, rows: int, length: int) -> Any:
+        parts = [self._pipeline_stage(i, rows, length) for i in range(len(self.stages))]
         kind: Any = get_schedule_class(self.plan.pipeline_schedule)
         stages = parts if issubclass(kind, PipelineScheduleMulti) else parts[0]
-        options: dict[str, Any] = {"scale_grads": False}
-        if use == "train":
-            options["loss_fn"] = per_token
         try:
-            return kind(stages, count, **options)
+            return kind(stages, count, loss_fn=per_token, scale_grads=False)
         except ValueError as error:
             raise PlanInvalid(
                 f"{self.plan.pipeline_schedule} over {self.plan.pp} stages cannot run {count} "
                 f"micro-batches (gradient_accumulation_steps): {error}"
             ) from error
 
-    def _pipeline_stage(self, index: int, use: str, rows: int, length: int) -> PipelineStage:
+    def _pipeline_stage(self, index: int, rows: int, length: int) -> PipelineStage:
         stage = self.stages[index]
-        training = use == "train"
-        hidden = self._like(rows, length // self.plan.tp, self.config.hidden_size)
-        last = self._like(rows, length, self.config.vocab_size) if use == "logits" else _scalar()
+        hidden = self._hidden(rows, length, device=torch.device("meta")).requires_grad_()
+        total = torch.empty(1, device="meta", requires_grad=True)
         tokens = torch.empty(rows, length, dtype=torch.int64, device="meta")
         return PipelineStage(
             stage,
             stage_indices(self.plan, self.mesh.get_local_rank("pp"))[index],
             stage_count(self.plan),
             self._device(),
-            input_args=tokens if stage.part.first else hidden.requires_grad_(training),
-            output_args=(last if stage.part.last else hidden).requires_grad_(training),
+            input_args=tokens if stage.part.first else hidden,
+            output_args=total if stage.part.last else hidden,
             group=self.mesh.get_group("pp"),
         )
 
-    def _like(self, *shape: int) -> Tensor:
+    def _hidden(self, rows: int, length: int, *, device: torch.device) -> Tensor:
+        """Return room for what passes between stages: hidden states of this rank's positions."""
         compute = torch.bfloat16 if self.plan.precision == "bf16" else torch.float32
-        return torch.empty(*shape, dtype=compute, device="meta")
+        width = int(self.config.hidden_size)
+        return torch.empty(rows, length // self.plan.tp, width, dtype=compute, device=device)
 
     def _device(self) -> torch.device:
         return next(self.stages[0].parameters()).device
@@ -208,6 +220,12 @@ def stage_indices(plan: Plan, rank: int) -> tuple[int, ...]:
     return (rank, plan.pp + rank)
 
 
+def stage_owners(plan: Plan) -> tuple[int, ...]:
+    """Return the pipeline rank of each stage, in order."""
+    owners = {i: rank for rank in range(plan.pp) for i in stage_indices(plan, rank)}
+    return tuple(owners[index] for index in range(stage_count(plan)))
+
+
 def per_token(total: Tensor, _targets: Tensor, *, trained_tokens: int) -> Tensor:
     """Divide a micro-batch's sum by the tokens of the whole step."""
     return (total / trained_tokens).sum()
@@ -216,10 +234,6 @@ def per_token(total: Tensor, _targets: Tensor, *, trained_tokens: int) -> Tensor
 def vocabulary_loss(plan: Plan) -> AbstractContextManager[None]:
     """Let cross-entropy work on logits that are sharded over the vocabulary."""
     return loss_parallel() if plan.tp > 1 else nullcontext()
-
-
-def _scalar() -> Tensor:
-    return torch.empty(1, dtype=torch.float32, device="meta")
 
 
 def _without_targets(batch: Batch) -> dict[str, Tensor]:

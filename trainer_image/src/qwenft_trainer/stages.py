@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from transformers import PretrainedConfig
 
 from qwenft_plan.plan import Plan
@@ -62,12 +63,15 @@ class Stages:
     def loss_sum(self, batch: Batch) -> Tensor:
         """Add up the cross-entropy over every rank's rows, without gradients. Collective."""
         self._switch(training=False)
-        return self._everywhere(self.execution.evaluate(self._micro_batches(batch)))
+        total = self._everywhere(self.execution.evaluate(self._micro_batches(batch)))
+        self._reshard()
+        return total
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits [B, T, V] of this rank's rows, on all its peers. Collective."""
         self._switch(training=False)
         rows = self.execution.logits(self._micro_batches(batch))
+        self._reshard()
         rows = self._from_last_stage(rows, batch)
         return rows[: len(batch), : batch.length]
 
@@ -89,6 +93,14 @@ class Stages:
     def _switch(self, *, training: bool) -> None:
         for part in self.parts:
             part.train(training)
+
+    def _reshard(self) -> None:
+        # Without a backward pass after it, a forward pass may leave gathered parameters in place
+        # of the shards, and a checkpoint or an export would then write those.
+        for part in self.parts:
+            for module in part.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
 
     def _micro_batches(self, batch: Batch) -> tuple[Batch, ...]:
         size = self.plan.micro_batch_size
