@@ -34,6 +34,15 @@ def test_the_table_names_choice_and_prediction(
     assert "tokens/s" in out
 
 
+def test_a_plot_draws_the_plan_beside_the_table(
+    qwenft: Verb, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = tmp_path / "plan.svg"
+    assert qwenft("plan", str(tiny), "--on", "2x1xcpu", "--plot", str(drawing)) == 0
+    assert drawing.read_text(encoding="utf-8").startswith("<svg")
+    assert capsys.readouterr().out.startswith("2×1 CPU")
+
+
 def test_without_on_the_cluster_s_nodes_are_planned_for(
     cluster: Any, qwenft: Verb, make_node: Make, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 
 from qwenft_cli import document, options
 from qwenft_cli.access import Connect
@@ -13,6 +14,7 @@ from qwenft_cli.failure import OK
 from qwenft_plan import explain
 from qwenft_plan.inventory import Inventory
 from qwenft_plan.model import ModelShape
+from qwenft_plan.picture import picture
 from qwenft_plan.planner import Planned, plan
 
 __all__ = ["HELP", "NAME", "add_arguments", "planned", "run", "wrapped"]
@@ -28,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_file(parser)
     options.add_inventory(parser)
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.svg", help="draw memory and step time as stacked bars"
+    )
     options.add_cluster(parser)
 
 
@@ -35,6 +40,8 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     """Print the table, or the plan file with ``-o json``."""
     read = document.load(args.file)
     chosen = planned(read, options.capacity(args, read, connect).inventory)
+    if args.plot is not None:
+        args.plot.write_text(picture(chosen), encoding="utf-8")
     if args.output == "json":
         print(chosen.plan.to_json(), end="")
     else:
