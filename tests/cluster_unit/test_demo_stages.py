@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,13 @@ def test_the_summary_says_what_was_done_and_what_to_type(
         "export KUBECONFIG=/kubeconfig", "kubectl describe qft a -n lab", "make cluster-down",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_the_summary_s_sentences_fit_a_terminal(recorder: Recorder, trained: Snapshot) -> None:
+    long = replace(trained, reason="one of many words " * 12)
+    text = training.summary(recorder, long, "lab", "data").split("what to type")[0]
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("one of many words") >= 6
 
 
 def test_a_model_that_lies_elsewhere_has_no_folder_here(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["access", "apply", "follow", "remove", "summary"]
 
 _CHILDREN = "jobs,pods,services,configmaps,networkpolicies"
 _GONE_SECONDS = 120
+_WIDTH = 80
 
 
 def access(platform: Platform, namespace: str) -> Access:
@@ -79,7 +81,7 @@ def summary(platform: Platform, last: Snapshot, namespace: str, claim: str) -> s
     if folder:
         inside = path.split("/", 2)[-1]
         rows.append(("on this machine", f"{folder}/{inside}"))
-    lines = [f"  {label:<16}{text}" for label, text in rows]
+    lines = [_row(label, text) for label, text in rows]
     return "\n".join([*lines, "", "what to type next", *_next(platform, last.name, namespace)])
 
 
@@ -87,6 +89,15 @@ def _fall(result: Mapping[str, Any]) -> str:
     before, after = result["validationLossBefore"], result["validationLossAfter"]
     share = 100 * (after - before) / before
     return f"{wording.number(before)} → {wording.number(after)} ({share:+.0f} %)"
+
+
+def _row(label: str, text: str) -> str:
+    """Return label and text in two columns of a terminal of eighty."""
+    first = f"  {label:<16}"
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _speed(last: Snapshot) -> str:
