@@ -313,6 +313,13 @@ def test_tied_embeddings_are_counted_once() -> None:
     assert untied.parameters - tied.parameters == 256 * 64 == tied.embedding_parameters
 
 
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, []])
+def test_tied_embeddings_are_true_or_false_and_nothing_else(value: object) -> None:
+    error = wrong(tie_word_embeddings=value)
+    assert error.path == "model.config.tie_word_embeddings"
+    assert error.message == f"expected true or false, found {value!r}"
+
+
 def test_a_whole_model_is_its_blocks_its_vocabulary_and_a_last_norm() -> None:
     shape = ModelShape.from_config(config())
     assert shape.parameters == 4 * shape.layer_parameters + 2 * 256 * 64 + 64

@@ -106,7 +106,7 @@ class ModelShape:
             head_dim=head_dim,
             ffn=_count(config, "intermediate_size", path),
             vocab=_count(config, "vocab_size", path),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=_flag(config, "tie_word_embeddings", path),
             qkv_bias=kind in _QKV_BIAS or config.get("attention_bias") is True,
             qk_norm=kind == "qwen3",
             max_positions=_count(config, "max_position_embeddings", path, default=32768),
@@ -217,3 +217,10 @@ def _count(config: Mapping[str, object], key: str, path: str, *, default: int | 
         found = "absent" if value is None else repr(value)
         raise SpecError(f"{path}.{key}", f"expected a whole number of at least 1, found {found}")
     return value
+
+
+def _flag(config: Mapping[str, object], key: str, path: str) -> bool:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise SpecError(f"{path}.{key}", f"expected true or false, found {value!r}")
+    return value is True
