@@ -143,10 +143,18 @@ def test_the_table_predicts_memory_speed_and_utilisation() -> None:
     assert f"MFU {predicted.mfu:.1%}" in text
 
 
+def test_each_alternative_that_fits_has_its_parts() -> None:
+    lines = explain.table(seven()).splitlines()
+    below = [line for line in lines[lines.index("  alternatives") :] if line.startswith(" " * 6)]
+    fitting = [item for item in seven().alternatives if item.judged is not None]
+    assert len(below) == 2 * len(fitting)
+    assert sum("memory GiB" in line for line in below) == len(fitting)
+
+
 def test_the_table_lists_the_alternatives_in_one_column() -> None:
     lines = explain.table(seven()).splitlines()
     start = lines.index("  alternatives") + 1
-    shown = lines[start:]
+    shown = [line for line in lines[start:] if not line.startswith(" " * 6)]
     assert len(shown) == len(seven().alternatives)
     places = {
         line.index(item.rejected) for line, item in zip(shown, seven().alternatives, strict=True)

@@ -115,7 +115,13 @@ def table(planned: Planned, prices: Mapping[str, float] | None = None) -> str:
     if planned.alternatives:
         width = max(len(item.summary) for item in planned.alternatives)
         lines += ["", "  alternatives"]
-        lines += [f"    {item.summary:<{width}}  {item.rejected}" for item in planned.alternatives]
+        for item in planned.alternatives:
+            lines.append(f"    {item.summary:<{width}}  {item.rejected}")
+            if item.judged is not None:
+                lines += [
+                    f"      memory GiB  {_parts(item.judged.memory, GIB)}",
+                    f"      step s      {_parts(item.judged.time, 1.0)}",
+                ]
     return "\n".join(lines) + "\n"
 
 

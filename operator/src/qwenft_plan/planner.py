@@ -24,7 +24,7 @@ from qwenft_plan.spec import FinetuneSpec
 __all__ = ["Alternative", "Planned", "plan"]
 
 _CLOSE = 0.98
-_SHOWN = 5
+_SHOWN = 6  # five that fit and the nearest that does not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
