@@ -172,6 +172,17 @@ def test_a_config_that_was_planned_for_passes() -> None:
     check_config(tiny.make_config(), {"hidden_size": 64, "model_type": "qwen2"})
 
 
+def test_a_head_size_that_the_config_leaves_out_follows_from_the_others() -> None:
+    config = AutoConfig.for_model("qwen2", hidden_size=64, num_attention_heads=4)
+    check_config(config, {"head_dim": 16})
+    with pytest.raises(ModelInvalid, match="head_dim 32"):
+        check_config(config, {"head_dim": 32})
+
+
+def test_keys_that_no_plan_rests_on_are_not_compared() -> None:
+    check_config(tiny.make_config(), {"rope_theta": 1.0, "transformers_version": "4.37.0"})
+
+
 def test_another_config_than_planned_is_named_with_both_values() -> None:
     with pytest.raises(ModelInvalid, match=r"num_hidden_layers 32.*has 4"):
         check_config(tiny.make_config(), {"hidden_size": 64, "num_hidden_layers": 32})

@@ -25,6 +25,18 @@ from qwenft_trainer.loss import LossHead
 
 FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
 """``model_type`` of a config, and the prefix of its classes in transformers."""
+PLANNED_KEYS = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+"""Keys of ``config.json`` that a plan rests on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,14 +84,17 @@ def checked_config(config: PretrainedConfig) -> PretrainedConfig:
 def check_config(config: PretrainedConfig, planned: Mapping[str, Any]) -> None:
     """Compare with the config that the plan was made for (keys as in ``config.json``).
 
-    Raises :class:`ModelInvalid` naming the first key that differs.
+    Only keys that decide what a plan computes and stores are compared. Raises
+    :class:`ModelInvalid` naming the first one that differs.
     """
-    for key, value in planned.items():
+    for key in PLANNED_KEYS:
         actual = getattr(config, key, None)
-        if actual != value:
+        if key == "head_dim" and actual is None:
+            actual = config.hidden_size // config.num_attention_heads
+        if key in planned and actual != planned[key]:
             raise ModelInvalid(
-                f"the plan was made for a model with {key} {value!r}, but the model's config.json "
-                f"has {actual!r}; correct spec.model.config"
+                f"the plan was made for a model with {key} {planned[key]!r}, but the model's "
+                f"config.json has {actual!r}; correct spec.model.config"
             )
 
 
