@@ -16,7 +16,7 @@ SOME = (0, 2, 4, 6, 10, 11, 15, 18, 20, 25, 26, 29)
 @pytest.mark.parametrize("index", SOME)
 def test_the_predicted_peak_is_the_tracked_one(index: int) -> None:
     found = footprint(*CASES[index])
-    assert found.ratio == pytest.approx(1.0, abs=0.09)
+    assert found.ratio == pytest.approx(1.0, abs=0.06)
 
 
 def test_there_are_thirty_combinations() -> None:
