@@ -19,8 +19,8 @@ RELEASE = "qwenft"
 SAMPLES = ROOT / "manifests" / "samples"
 _CHART = ROOT / "charts" / "qwenft"
 _JOB = "prepare-stdlib"
-_DATA_SECONDS = 300
-_READY_SECONDS = 120
+_DATA_SECONDS = 600
+_READY_SECONDS = 240
 _BUILD = "qwenft.dev/build"
 
 
