@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 LEFT_OUT = "left out:"
 """A skip that begins so is allowed in CI: the thing to test is not part of this repository."""
+
+_MARKED = "pytestmark = pytest.mark.torch"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the trainer's tests for a run without torch: that costs 10 seconds.
+
+    Where torch is missing such a run is the only one that works; the torch tier then fails, because
+    it finds no test at all.
+    """
+    without = "not torch" in config.option.markexpr
+    if collection_path.suffix != ".py" or not (without or find_spec("torch") is None):
+        return None
+    return _MARKED in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.hookimpl(wrapper=True)
