@@ -18,7 +18,7 @@ import torch.distributed as dist
 import transformers
 
 from qwenft_plan.plan import Plan
-from qwenft_trainer import here, old_names, option, ranked, refusals
+from qwenft_trainer import here, old_names, option, ranked, refusals, steps
 from qwenft_trainer.patches import Target, replaced
 
 SEED = 0
@@ -41,7 +41,10 @@ def installed(plan: Plan | None) -> Iterator[None]:
             stack.enter_context(here.CudaMeansHere())
         if found is not None:
             stack.enter_context(replaced(under_a_plan(found)))
-            stack.enter_context(_quiet(int(os.environ.get("RANK", "0"))))
+            rank = int(os.environ.get("RANK", "0"))
+            stack.enter_context(_quiet(rank))
+            if rank == 0:
+                stack.enter_context(steps.reported(found))
         yield
         if found is not None:
             found.check_end()

@@ -83,6 +83,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         # FSDP swaps parameters for gathered ones and back; the optimizer's are these.
         self._sharded = tuple(stages.named_parameters())
         self._values = [value for _, value in self._sharded]
+        self.last_loss: Tensor | None = None
         self.eval()
 
     @property
@@ -172,6 +173,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
             return torch.stack(parts).sum()
 
         loss = held.compute(step)
+        self.last_loss = loss.detach()
         return hand_over(loss, held)
 
     def _shares(self, batch: Batch) -> Iterator[Batch]:
