@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from qwenft_operator import names
@@ -79,6 +79,11 @@ class World:
             self.crash_at = None
             self.reconciler = self.new_process()
             return 0.0
+
+    @staticmethod
+    def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end."""
+        return _LOOP.run(coroutine)
 
     async def _look(self, key: Key) -> float | None:
         return await self.reconciler(key)
