@@ -19,7 +19,9 @@ from embedded.stages import StageError
 from qwenft_cli.failure import CliError
 from qwenft_cli.snapshot import Snapshot
 
-IMAGES = Images(operator="registry/op:1", trainer="registry/tr:1", version="abc")
+IMAGES = Images(
+    operator="registry/op:1", trainer="registry/tr:1", operator_build="xyz", trainer_build="abc"
+)
 
 
 @dataclass(kw_only=True)
@@ -179,7 +181,7 @@ def test_helm_gets_the_images_and_their_build(recorder: Recorder, tmp_path: Path
     assert json.loads(stdin or "") == {
         "image": {"repository": "registry/op", "tag": "1"},
         "trainer": {"image": "registry/tr:1"},
-        "podAnnotations": {"qwenft.dev/build": "abc"},
+        "podAnnotations": {"qwenft.dev/build": "xyz"},
     }
 
 

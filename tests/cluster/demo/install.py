@@ -39,7 +39,7 @@ def helm_install(platform: Platform, images: Images, log: Path) -> None:
         values = {
             "image": _reference(images.operator),
             "trainer": {"image": images.trainer},
-            "podAnnotations": {_BUILD: images.version},
+            "podAnnotations": {_BUILD: images.operator_build},
         }
         _helm(
             platform, "upgrade", "--install", RELEASE, str(_CHART), "--create-namespace",
@@ -59,7 +59,7 @@ def prepare_data(platform: Platform, images: Images, namespace: str) -> None:
     """Run the sample data's Job, unless the same image has made the data before."""
     with stage("sample data", remedy=f"kubectl logs -n {namespace} job/{_JOB}"):
         kubectl(platform, "apply", "-n", namespace, "-f", str(SAMPLES / "data.yaml"))
-        if _made_by(platform, namespace) != images.version:
+        if _made_by(platform, namespace) != images.trainer_build:
             _start_job(platform, images, namespace)
         wait_until(
             lambda: _is_complete(platform, namespace),
@@ -105,7 +105,7 @@ def _start_job(platform: Platform, images: Images, namespace: str) -> None:
     words = ("delete", "job", _JOB, "-n", namespace, "--ignore-not-found", "--cascade=foreground")
     kubectl(platform, *words, "--timeout=60s")
     job = sample("prepare.yaml")
-    job["metadata"]["annotations"] = {_BUILD: images.version}
+    job["metadata"]["annotations"] = {_BUILD: images.trainer_build}
     job["spec"].pop("ttlSecondsAfterFinished")
     job["spec"]["template"]["spec"]["containers"][0]["image"] = images.trainer
     kubectl(platform, "apply", "-n", namespace, "-f", "-", stdin=json.dumps(job))

@@ -25,11 +25,12 @@ _DOCKER_TIMEOUT = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
-    """The two images as the cluster knows them; ``version`` changes when their content does."""
+    """The two images as the cluster knows them; a build changes when the content does."""
 
     operator: str
     trainer: str
-    version: str
+    operator_build: str
+    trainer_build: str
 
 
 class Platform(Protocol):
@@ -131,9 +132,16 @@ class Embedded:
         """Build the images where they changed and give them to the nodes."""
         provide_images(self.cluster)
         storage = self.cluster.layout.images / "storage"
-        digests = [recipes.stored(storage, recipe.name).digest for recipe in recipes.RECIPES]
-        version = "-".join(digest.removeprefix("sha256:")[:12] for digest in digests)
-        return Images(operator=recipes.OPERATOR.name, trainer=recipes.TRAINER.name, version=version)
+        digests = [
+            recipes.stored(storage, recipe.name).digest
+            for recipe in (recipes.OPERATOR, recipes.TRAINER)
+        ]
+        return Images(
+            operator=recipes.OPERATOR.name,
+            trainer=recipes.TRAINER.name,
+            operator_build=digests[0],
+            trainer_build=digests[1],
+        )
 
     def place_of(self, claim: str, namespace: str) -> str:
         """Return the folder behind the claim."""
@@ -172,7 +180,9 @@ class Given:
                 remedy="build and push the two Dockerfiles, then name both images",
             )
         operator, trainer = named["OPERATOR_IMAGE"], named["TRAINER_IMAGE"]
-        return Images(operator=operator, trainer=trainer, version=f"{operator} {trainer}")
+        return Images(
+            operator=operator, trainer=trainer, operator_build=operator, trainer_build=trainer
+        )
 
     def place_of(self, claim: str, namespace: str) -> str:  # noqa: ARG002 - it lies in the cluster
         """Return nothing: the files lie in the cluster."""
@@ -235,8 +245,13 @@ class Kind:
                 load = ["load", "docker-image", name, "--name", _KIND_CLUSTER]
                 run([self.tool("kind"), *load], log=log)
             words = ["docker", "image", "inspect", "--format", "{{.Id}}", *names.values()]
-            version = "-".join(line.removeprefix("sha256:")[:12] for line in run(words).split())
-        return Images(operator=names["operator"], trainer=names["trainer_image"], version=version)
+            builds = run(words).split()
+        return Images(
+            operator=names["operator"],
+            trainer=names["trainer_image"],
+            operator_build=builds[0],
+            trainer_build=builds[1],
+        )
 
     def place_of(self, claim: str, namespace: str) -> str:  # noqa: ARG002 - one volume for all
         """Return the shared folder."""
