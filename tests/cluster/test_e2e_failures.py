@@ -76,7 +76,7 @@ def test_conditions_tell_machines_that_it_is_over(ended: dict[str, Body]) -> Non
 def test_the_operator_has_not_noticed(bench: Bench, ended: dict[str, Body]) -> None:
     assert ended
     path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}"
-    words = ("get", "pods", "-l", "app.kubernetes.io/name=qwenft", "-o", path)
+    words = ("get", "pods", "-l", "app.kubernetes.io/name=qwenft-operator", "-o", path)
     assert platforms.kubectl(bench.platform, "-n", install.SYSTEM, *words).split() == ["0"]
 
 
