@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from demo.install import RELEASE, SYSTEM
@@ -110,13 +111,15 @@ def _speed(last: Snapshot) -> str:
 
 
 def _next(platform: Platform, name: str, namespace: str) -> list[str]:
-    tool = platform.tool("kubectl")
+    folders = [str(Path(platform.tool(tool)).parent) for tool in ("kubectl", "helm")]
+    path = [f"  export PATH={':'.join(folders)}:$PATH"] if folders[0] != "." else []
     return [
         f"  export KUBECONFIG={platform.kubeconfig}",
-        f"  {tool} get qft -n {namespace}",
-        f"  {tool} describe qft {name} -n {namespace}",
+        *path,
+        f"  kubectl get qft -n {namespace}",
+        f"  kubectl describe qft {name} -n {namespace}",
         f"  .venv/bin/qwenft report {name} -n {namespace} -o report.html",
-        f"  .venv/bin/qwenft submit manifests/samples/qwen-stdlib-tensor.yaml -n {namespace} -w",
-        f"  {platform.tool('helm')} uninstall {RELEASE} -n {SYSTEM}",
+        f"  .venv/bin/qwenft submit manifests/samples/{name}-tensor.yaml -n {namespace}",
+        f"  helm uninstall {RELEASE} -n {SYSTEM}",
         "  make cluster-down",
     ]
