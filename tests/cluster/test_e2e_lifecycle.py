@@ -51,7 +51,7 @@ def test_a_suspended_run_goes_on_where_it_stopped_and_can_be_deleted_afterwards(
     stored = checkpoint(dict(bench.access.run(name)))
     bench.access.suspend(name, suspended=False)
     status = bench.result(name, _SECONDS)
-    assert status["result"]["steps"] == 12
+    assert status["progress"]["step"] == 12
     assert status.get("restarts", 0) == 0
     first = min(int(r) for r in reported_steps(bench, name))
     assert first >= stored
