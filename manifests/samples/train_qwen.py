@@ -1,7 +1,7 @@
 """Fine-tune a Qwen model: a plain PyTorch loop, and one line that makes it parallel.
 
 Run it alone:         python -m qwenft_trainer train_qwen.py --model DIR --dataset FILE
-Under a plan:         QWENFT_PLAN=plan.json python -m qwenft_trainer --nproc-per-node=2 train_qwen.py …
+Under a plan:         the same with QWENFT_PLAN=plan.json and --nproc-per-node=2 before the script
 On a cluster:         put it into a ConfigMap and name that in spec.trainer.script.
 
 The batch size is the whole run's: every rank goes through the same loop with the same batches, and
