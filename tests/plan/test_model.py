@@ -144,6 +144,15 @@ def test_one_model_is_found_under_every_way_to_write_its_name(name: str) -> None
     assert shape.name == name
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Qwen/Qwen2.5-Coder-7B", "Qwen/Qwen2.5-Coder-7B-Instruct", "Qwen/Qwen2.5-Math-7B",
+     "Qwen/Qwen2.5-7B-Instruct-1M"],
+)  # fmt: skip
+def test_a_variant_of_the_same_shape_is_known(name: str) -> None:
+    assert ModelShape.known(name).parameters == ModelShape.known("Qwen/Qwen2.5-7B").parameters
+
+
 @pytest.mark.parametrize("suffix", ["-Instruct", "-Base", "-Chat"])
 def test_a_tuned_variant_has_the_shape_of_its_base_model(suffix: str) -> None:
     tuned, base = ModelShape.known(f"Qwen/Qwen3-8B{suffix}"), ModelShape.known("Qwen/Qwen3-8B")

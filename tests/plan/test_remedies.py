@@ -73,3 +73,12 @@ def test_no_nodes_at_all_say_so() -> None:
     )
     with pytest.raises(Infeasible, match="no node is ready"):
         plan(spec=spec, model=ModelShape.known("Qwen/Qwen1.5-7B"), inventory=Inventory(nodes=()))
+
+
+@pytest.mark.parametrize(("most", "raised"), [(1, True), (2, False), (None, False)])
+def test_more_nodes_than_the_request_allows_are_named_as_such(
+    most: int | None, *, raised: bool
+) -> None:
+    nodes = {"nodes": {"max": most}} if most else {}
+    text = refusal("Qwen/Qwen1.5-7B", "1x1xH100-80G", resources=nodes)
+    assert ("larger resources.nodes.max" in text) is raised

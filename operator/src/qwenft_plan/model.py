@@ -181,9 +181,10 @@ class ModelShape:
 def _plain(name: str) -> str:
     """Hub name or directory → lookup key: `Qwen/Qwen1.5-7B-Chat` → `qwen1.5-7b`."""
     key = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    for suffix in ("-chat", "-instruct", "-base", "-coder", "-math"):
+    for suffix in ("-1m", "-chat", "-instruct", "-base"):
         key = key.removesuffix(suffix)
-    return key
+    # Qwen2.5-Coder-7B and Qwen2.5-Math-7B have the shape of Qwen2.5-7B.
+    return key.replace("-coder", "").replace("-math", "")
 
 
 def _refuse_mixture(config: Mapping[str, object], kind: str, name: str, path: str) -> None:

@@ -82,7 +82,9 @@ def _larger(spec: FinetuneSpec, model: ModelShape, groups: Sequence[Group]) -> s
         bigger = replace(group, count=nodes)
         judged = judge_all(spec, model, bigger, nodes, per_node)
         if any(isinstance(item, Judged) for item in judged):
-            return f"{nodes}×{per_node} {group.device.name}"
+            most = spec.resources.nodes.max
+            raised = "" if most is None or nodes <= most else " (and a larger resources.nodes.max)"
+            return f"{nodes}×{per_node} {group.device.name}{raised}"
         nodes *= 2
     usable = SAFETY * group.device.memory / GIB
     return f"devices with more than {usable:.0f} GiB usable"
