@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,28 @@ def test_a_plan_for_another_world_is_refused_before_anything_runs(
     cause = json.loads((tmp_path / "error.json").read_text())["qwenft"]
     assert f"{plan}: world_size is 4" in cause["message"]
     assert not told.exists()
+
+
+ENDING = """
+import atexit, threading, time
+atexit.register(lambda: print("handler", flush=True))
+threading.Thread(target=lambda: (time.sleep(0.2), print("thread", flush=True))).start()
+print("main")
+"""
+
+
+@pytest.mark.parametrize(("last", "code"), [("", 0), ("raise ValueError(3)", 70)])
+def test_a_rank_leaves_at_once_but_a_script_ends_as_it_asked(
+    tmp_path: Path, last: str, code: int
+) -> None:
+    name = script(tmp_path, ENDING + last)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "qwenft_trainer.boot", name],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines == (["main", "thread", "handler"] if code == 0 else ["main"])

@@ -4,13 +4,15 @@
 exits here, with the cause in the error file of torch's agent.
 """
 
+import atexit
 import os
 import runpy
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -71,10 +73,23 @@ def _raise_unless_clean(code: Any) -> None:
         raise TrainerError(f"the script ended itself with sys.exit({code!r})") from None
 
 
+def leave(code: int) -> NoReturn:
+    """End this rank's process without tearing the interpreter down.
+
+    After an error, destroying process groups would wait for peers that wait for this rank's end.
+    After success, torch's communication threads sometimes abort the process during the tear-down
+    ("terminate called without an active exception"), and a finished run would count as failed.
+    What a script asked to happen at its end still happens: its threads end, its exit handlers run.
+    """
+    if code == 0:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()  # noqa: SLF001 - the only way to run them before os._exit
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    if code:
-        # No clean-up: destroying process groups waits for peers that wait for this rank's end.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    leave(main(sys.argv[1:]))
