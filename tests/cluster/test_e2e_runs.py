@@ -79,8 +79,9 @@ def test_the_other_rendezvous_works_too_and_a_killed_operator_is_not_missed(
 ) -> None:
     name = bench.submit(tiny("by-c10d", trainer={"rendezvous": "c10d"}))
     bench.wait(name, in_phase("Starting", "Training", "Succeeded"), 120)
-    words = ("delete", "pod", "-l", "app.kubernetes.io/name=qwenft", "--grace-period=0", "--force")
-    platforms.kubectl(bench.platform, "-n", install.SYSTEM, *words)
+    operator = ("pod", "-l", "app.kubernetes.io/name=qwenft-operator")
+    killing = ("delete", *operator, "--grace-period=0", "--force")
+    assert "deleted" in platforms.kubectl(bench.platform, "-n", install.SYSTEM, *killing)
     status = bench.result(name, _SECONDS)
     assert (status["attempt"], status.get("restarts", 0)) == (1, 0)
     assert bench.losses(name) == pytest.approx(reference, abs=1e-5)
