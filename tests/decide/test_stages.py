@@ -185,13 +185,20 @@ def test_suspending_is_written_before_the_job_is_deleted() -> None:
     running = {"jobs": (job(),), "pods": (pod(0), pod(1))}
     first = decide(situation(status_of("Training"), runPolicy=policy, **running))
     assert (phase(first), first.delete) == ("Suspended", ())
-    second = decide(situation(status_of("Suspended"), runPolicy=policy, **running))
+    assert first.status is not None
+    assert first.status["suspendedAttempt"] == 1
+    known = status_of("Suspended", suspendedAttempt=1)
+    second = decide(situation(known, runPolicy=policy, **running))
     assert deleted(second) == [("Job", "tiny-1", None)]
 
 
 def test_a_run_that_completes_while_it_is_being_suspended_has_completed() -> None:
     found = decide(
-        situation(status_of("Suspended"), jobs=(job(complete=True),), runPolicy={"suspend": True})
+        situation(
+            status_of("Suspended", suspendedAttempt=1),
+            jobs=(job(complete=True),),
+            runPolicy={"suspend": True},
+        )
     )
     assert phase(found) == "Succeeded"
 

@@ -205,6 +205,7 @@ def test_the_history_reads_back_what_must_be_remembered() -> None:
         {
             "phase": "Training", "attempt": 2, "restarts": 1, "retries": 1,
             "failures": [failure], "failure": failure, "memoryBudgetGiB": 12.5,
+            "suspendedAttempt": 1,
             "startTime": "2027-01-15T08:00:00Z",
             "plan": {"digest": "abc", "nodes": 4, "predicted": {"memoryGiB": 20.0}},
             "progress": {"attempt": 2, "step": 30, "totalSteps": 40,
@@ -219,6 +220,7 @@ def test_the_history_reads_back_what_must_be_remembered() -> None:
     assert (history.trained_attempt, history.step) == (2, 30)
     assert history.seconds_per_step == 5.0
     assert history.memory_budget == 12.5
+    assert history.suspended_attempt == 1
     assert history.started_at == NOW
 
 

@@ -48,6 +48,8 @@ def judge_attempt(situation: Situation) -> Decision | None:
     job = situation.observed.job_of(attempt)
     if job is not None and job.complete:
         return _succeeded(situation, job)
+    if attempt == situation.history.suspended_attempt:
+        return None  # ended by us, even if the run has been resumed since
     if situation.deadline_in() == 0.0:
         limit = situation.spec.run_policy.active_deadline_seconds
         message = f"ran for longer than activeDeadlineSeconds, {limit} s"
@@ -55,15 +57,12 @@ def judge_attempt(situation: Situation) -> Decision | None:
     failure = _failure(situation, job)
     if failure is not None:
         return _record(situation, failure)
-    if situation.spec.run_policy.suspend or job is None:
-        return None
-    return _running(situation, job)
+    suspending = situation.spec.run_policy.suspend
+    return None if suspending or job is None else _running(situation, job)
 
 
 def _failure(situation: Situation, job: JobView | None) -> Failure | None:
     """Return why the attempt is over, None while it is not."""
-    if situation.history.phase == names.SUSPENDED:
-        return None  # ended by us, whatever its pods say
     if job is None:
         name = names.job(situation.run.owner.name, situation.attempt)
         message = f"Job {name} was deleted while it ran"

@@ -91,7 +91,7 @@ def _suspended(situation: Situation) -> Decision | None:
     """Stop the attempt, keep its checkpoints; a resumed run starts a new attempt."""
     if not situation.spec.run_policy.suspend:
         return None
-    running = situation.running_pods()
+    running, attempt = situation.running_pods(), situation.attempt
     message = f"{len(running)} pods are ending" if running else "set spec.runPolicy.suspend: false"
     report = Report(
         phase=names.SUSPENDED,
@@ -99,10 +99,16 @@ def _suspended(situation: Situation) -> Decision | None:
         message=message,
         settled=not running,
         # The clock of activeDeadlineSeconds starts anew on resuming, as that of batch/v1 does.
-        changes={"workers": workers_block(running, len(running)), "startTime": None},
+        changes={
+            "attempt": attempt or None,
+            "suspendedAttempt": attempt or None,
+            "workers": workers_block(running, len(running)),
+            "startTime": None,
+        },
     )
-    # The phase is what tells a suspended attempt from a lost one: it is written first.
-    known = situation.history.phase == names.SUSPENDED
+    # The number is what tells a suspended attempt from a lost one: it is written first.
+    history = situation.history
+    known = history.phase == names.SUSPENDED and history.suspended_attempt == attempt
     deletions = situation.job_deletions() + situation.lost_pods() if known else ()
     return situation.decision(
         report,

@@ -31,6 +31,8 @@ class History:
     retries: int = 0
     """Restarts that count against ``backoffLimit``."""
     failures: tuple[Failure, ...] = ()
+    suspended_attempt: int = 0
+    """The newest attempt that suspending ended, whatever its Job and its pods look like since."""
     suspect: Failure | None = None
     """An ending seen before its attempt was over: pods may vanish before they can be judged."""
     started_at: float | None = None
@@ -62,6 +64,7 @@ class History:
             restarts=status.get("restarts", 0),
             retries=status.get("retries", 0),
             failures=failures,
+            suspended_attempt=status.get("suspendedAttempt", 0),
             suspect=_suspect(status.get("failure"), failures),
             started_at=parse_time(status.get("startTime")),
             completed_at=parse_time(status.get("completionTime")),
