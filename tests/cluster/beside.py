@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -148,6 +149,8 @@ def interrupted(beside: Beside, after: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # Where the tests run in the background, Ctrl-C is ignored by all that they start.
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509 - no threads run here
     )
     assert started.stdout is not None
     seen = b""
@@ -155,6 +158,10 @@ def interrupted(beside: Beside, after: str) -> tuple[int, str]:
         more = os.read(started.stdout.fileno(), 4096)
         assert more, seen.decode()
         seen += more
-    os.killpg(started.pid, 2)
+    os.killpg(started.pid, signal.SIGINT)
     rest, _ = started.communicate(timeout=60)
     return started.returncode, (seen + rest).decode()
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

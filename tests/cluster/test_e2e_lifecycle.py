@@ -43,7 +43,9 @@ def test_a_run_that_trains_can_be_deleted(bench: Bench) -> None:
 def test_a_suspended_run_goes_on_where_it_stopped_and_can_be_deleted_afterwards(
     bench: Bench,
 ) -> None:
-    name = bench.submit(tiny("pause", training={"maxSteps": 12}, checkpoint={"everySteps": 2}))
+    name = bench.submit(
+        tiny("pause", training={"epochs": 2, "maxSteps": 12}, checkpoint={"everySteps": 2})
+    )
     bench.wait(name, lambda body: checkpoint(body) >= 2, _SECONDS)
     bench.access.suspend(name, suspended=True)
     bench.wait(name, in_phase("Suspended"), 120)
@@ -53,6 +55,7 @@ def test_a_suspended_run_goes_on_where_it_stopped_and_can_be_deleted_afterwards(
     status = bench.result(name, _SECONDS)
     assert status["progress"]["step"] == 12
     assert status.get("restarts", 0) == 0
+    assert [kind for kind, _, _ in bench.events(name) if kind == "Warning"] == []
     first = min(int(r) for r in reported_steps(bench, name))
     assert first >= stored
     delete(bench, name)

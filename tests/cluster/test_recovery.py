@@ -15,7 +15,8 @@ from endtoend.runs import Body, tiny
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 _SECONDS = 600
-STEPS = 8  # of the tiny dataset: one epoch
+EPOCHS = 5
+STEPS = 8 * EPOCHS  # 8 steps an epoch of the tiny dataset: long enough to be met in training
 _RANK = (
     "import os,signal\n"
     "for pid in os.listdir('/proc'):\n"
@@ -28,7 +29,7 @@ _RANK = (
 
 def recovering(name: str, **changes: Any) -> Body:
     """Return a run that saves every second step."""
-    training = {"maxSteps": STEPS, "scheduler": "constant"}
+    training = {"epochs": EPOCHS, "maxSteps": STEPS, "scheduler": "constant"}
     return tiny(name, training=training, checkpoint={"everySteps": 2}, **changes)
 
 
