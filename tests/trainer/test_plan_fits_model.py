@@ -1,6 +1,7 @@
 """Which plans a model can be cut by; the others are refused before anything is built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,29 +95,35 @@ BIG_PLANS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    """Build every rank of the big plans on torch's fake process group."""
-    folder = tmp_path_factory.mktemp("config")
+def build(tmp_path: Path, plan: Mapping[str, Any], ranks: Sequence[int] = ()) -> Any:
+    """Build ranks of a plan on torch's fake process group; also returns the model's config."""
     numbers = {"num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 8}
-    tiny.make_config(**numbers, intermediate_size=128).save_pretrained(folder)
-    cases = [
-        Case(name=name, plan={"rows": 64, **plan}, kind="fake", options={"config": folder})
-        for name, plan in BIG_PLANS.items()
-    ]
-    return {**gang.run(1, cases), "config": folder}
+    tiny.make_config(**numbers, intermediate_size=128).save_pretrained(tmp_path)
+    options = {"config": tmp_path, "ranks": list(ranks)}
+    case = Case(name="big", plan={"rows": 64, **plan}, kind="fake", options=options)
+    return gang.run(1, [case])["big"], AutoConfig.from_pretrained(tmp_path)
 
 
+def test_the_corners_of_sixty_four_ranks_can_be_built(tmp_path: Path) -> None:
+    found, _ = build(tmp_path, BIG_PLANS["all four axes"], ranks=(0, 27, 63))
+    assert min(found["sizes"]) > 0
+    first, middle, last = found["held"]
+    assert "model.embed_tokens.weight" in first
+    assert "model.embed_tokens.weight" not in middle
+    assert "lm_head.weight" in last
+    assert "lm_head.weight" not in middle
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", BIG_PLANS)
-def test_sixty_four_ranks_hold_the_model_once_for_each_replica(
-    name: str, built: Mapping[str, Any]
-) -> None:
+def test_sixty_four_ranks_hold_the_model_once_for_each_replica(name: str, tmp_path: Path) -> None:
+    found, config = build(tmp_path, BIG_PLANS[name])
     plan = tiny.make_plan(rows=64, **BIG_PLANS[name])
-    config = AutoConfig.from_pretrained(built["config"])
     split, whole = sizes(config, plan.tp)
-    assert len(built[name]["sizes"]) == plan.world_size
-    assert sum(built[name]["sizes"]) == plan.dp_replicate * (split + plan.tp * whole)
-    assert max(built[name]["sizes"]) > 0
+    assert len(found["sizes"]) == plan.world_size
+    assert sum(found["sizes"]) == plan.dp_replicate * (split + plan.tp * whole)
+    assert min(found["sizes"]) > 0
 
 
 def sizes(config: Any, tp: int) -> tuple[int, int]:
