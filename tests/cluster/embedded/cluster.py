@@ -209,6 +209,9 @@ def _start_stages(cluster: Cluster) -> None:
             _import_pause(each, cluster.programs["pause"])
             node.start_kubernetes(each, cluster.programs)
         cluster.apply([*dns.objects(), *storage.objects(layout.volumes)])
+        # After its rights: refused a list, it asks again only half a minute later, and until then
+        # no name is known.
+        control_plane.start_component(cluster.plane, "coredns")
         wait_until(
             lambda: _all_ready(cluster),
             seconds=120,
@@ -226,7 +229,7 @@ def _all_ready(cluster: Cluster) -> bool:
     for each in cluster.nodes:
         for service in node.ended_services(each):
             raise StageError(f"{service} of {each.name} ended", log=each.log(service))
-    return len(cluster.ready_nodes()) == NODES
+    return control_plane.names_are_known() and len(cluster.ready_nodes()) == NODES
 
 
 def _has_account(cluster: Cluster) -> bool:

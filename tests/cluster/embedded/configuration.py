@@ -255,7 +255,7 @@ def corefile(certificates: Path) -> str:
         [
             ".:53 {",
             f"    bind {network.HOST_ADDRESS}",
-            "    ready 127.0.0.1:18181",
+            f"    ready {network.DNS_READY}",
             "    errors",
             "    kubernetes cluster.local in-addr.arpa {",
             f"        kubeconfig {certificates}/coredns.kubeconfig",

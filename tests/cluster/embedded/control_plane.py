@@ -84,7 +84,7 @@ def start_component(plane: ControlPlane, component: str) -> None:
 
 
 def start(plane: ControlPlane) -> None:
-    """Start etcd and the API server, wait until it is ready, then start the rest."""
+    """Start etcd and the API server, wait until it is ready, then start what watches it."""
     data = etcd_data(plane.layout)
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)
@@ -99,8 +99,18 @@ def start(plane: ControlPlane) -> None:
         what="the API server's readiness",
         log=plane.layout.logs / "kube-apiserver.log",
     )
-    for component in ("kube-controller-manager", "kube-scheduler", "coredns"):
+    for component in ("kube-controller-manager", "kube-scheduler"):
         start_component(plane, component)
+
+
+def names_are_known() -> bool:
+    """Whether the name server has read every Service and pod there is."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://{network.DNS_READY}/ready", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def _still_there(plane: ControlPlane) -> bool:

@@ -27,6 +27,8 @@ API_PORT = 6443
 API_SERVER = f"https://{HOST_ADDRESS}:{API_PORT}"
 API_SERVICE_ADDRESS = "10.89.0.1"
 DNS_SERVICE_ADDRESS = "10.89.0.10"
+DNS_READY = "127.0.0.1:18181"
+"""Where the name server says whether it knows the cluster yet."""
 _MODULES = ("br_netfilter", "overlay", "nf_conntrack", "nf_tables")
 
 
