@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qwenft_operator import names
-from qwenft_operator.failure import Failure, cause_of
+from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.observe import Children, Observed, observe
 from qwenft_operator.policies import POLICIES, Circumstances, judge
 from qwenft_operator.run import Owner
@@ -129,6 +129,34 @@ def test_consequences_are_not_the_cause_even_when_they_are_seen_first(consequenc
 
 def test_an_ending_within_one_second_is_told_by_how_telling_it_is() -> None:
     assert cause(pod(0, code=69, at="05"), pod(1, code=65, at="05")).exit_code == 65
+
+
+def deleted(body: dict[str, Any]) -> dict[str, Any]:
+    body["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    return body
+
+
+def suspicion(*pods: dict[str, Any], **conditions: str) -> Failure | None:
+    observed = observe(OWNER, Children(jobs=(job(1, **conditions),), pods=pods))
+    return telling(observed.jobs[0], observed.pods, NOW)
+
+
+def test_a_pod_that_somebody_deletes_is_remembered_before_it_is_gone() -> None:
+    found = suspicion(pod(0), deleted(pod(1)))
+    assert found is not None
+    assert (found.reason, found.pod, found.node) == ("PodDeleted", "tiny-1-1", "node-1")
+
+
+def test_a_pod_that_the_job_deletes_is_no_cause() -> None:
+    assert suspicion(pod(0), deleted(pod(1)), FailureTarget="BackoffLimitExceeded") is None
+    assert suspicion(pod(0, code=69), deleted(pod(1))) is None
+
+
+def test_a_pod_that_suspending_deletes_is_no_cause() -> None:
+    suspended = job(1)
+    suspended["spec"]["suspend"] = True
+    observed = observe(OWNER, Children(jobs=(suspended,), pods=(pod(0), deleted(pod(1)))))
+    assert telling(observed.jobs[0], observed.pods, NOW) is None
 
 
 def test_lost_connections_alone_are_a_cause() -> None:

@@ -51,7 +51,13 @@ def test_what_would_fail_again_stops(code: int | None, reason: str, *, trained: 
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(64, "Preempted"), (143, "Disrupted"), (None, "Unschedulable")]
+    ("code", "reason"),
+    [
+        (64, "Preempted"),
+        (143, "Disrupted"),
+        (None, "PodDeleted"),
+        (None, "Unschedulable"),
+    ],
 )
 def test_what_is_nobody_s_fault_restarts_uncounted(code: int | None, reason: str) -> None:
     found = verdict(code, reason, retries=99)
@@ -63,7 +69,6 @@ def test_what_is_nobody_s_fault_restarts_uncounted(code: int | None, reason: str
     [
         (69, "CommunicationFailure"),
         (None, "NodeLost"),
-        (None, "PodDeleted"),
         (None, "JobDeleted"),
         (None, "Hung"),
         (137, "WorkerError"),

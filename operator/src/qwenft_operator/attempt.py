@@ -260,7 +260,7 @@ def _running(situation: Situation, job: JobView) -> Decision:
         "workers": workers_block(pods, job.pods),
         "startTime": situation.run.status.get("startTime") or format_time(situation.now),
     }
-    suspect = telling(pods, situation.now)
+    suspect = telling(job, pods, situation.now)
     if suspect is not None and situation.history.suspect is None:
         changes["failure"] = suspect.to_status()
     fresh, wait = _fresh_progress(situation)

@@ -95,10 +95,25 @@ def cause_of(observed: Observed, job: JobView, now: float) -> Failure:
     return of_pod(min(ended, key=_order), now)
 
 
-def telling(pods: tuple[PodView, ...], now: float) -> Failure | None:
-    """Return the earliest ending that is surely no consequence of another."""
+def telling(job: JobView, pods: tuple[PodView, ...], now: float) -> Failure | None:
+    """Return the earliest ending, or the deletion, that is surely no consequence of another."""
     ended = [pod for pod in pods if pod.exit_code not in (None, 0, *_CONSEQUENCES)]
-    return of_pod(min(ended, key=_order), now) if ended else None
+    if ended:
+        return of_pod(min(ended, key=_order), now)
+    deleted = [pod for pod in pods if pod.deleting and not pod.node_lost]
+    # The Job controller itself deletes the others once a pod has failed, and all when suspended.
+    by_the_job = job.failing or job.suspended or any(_has_failed(pod) for pod in pods)
+    if not deleted or by_the_job:
+        return None
+    first = deleted[0]
+    return Failure(
+        attempt=first.attempt,
+        reason="PodDeleted",
+        message=f"pod {first.name} was deleted while it ran",
+        pod=first.name,
+        node=first.node,
+        time=now,
+    )
 
 
 def of_pod(pod: PodView, now: float) -> Failure:

@@ -1,4 +1,4 @@
-"""Lost connections, pods and nodes: the work is sound, restart it from the checkpoint."""
+"""Lost connections, Jobs and nodes: the work is sound, restart it from the checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
 __all__ = ["POLICY"]
 
 _EXIT_CODE = 69
-_REASONS = ("PodDeleted", "JobDeleted", "NodeLost", "Hung")
+_REASONS = ("JobDeleted", "NodeLost", "Hung")
 
 
 def _judge(circumstances: Circumstances) -> Verdict | None:
@@ -18,7 +18,7 @@ def _judge(circumstances: Circumstances) -> Verdict | None:
 
 
 POLICY = Policy(
-    cause="communication lost (exit code 69), pod or Job deleted, node lost, no progress",
+    cause="communication lost (exit code 69), Job deleted, node lost, no progress",
     decision="restart from the checkpoint, counted",
     judge=_judge,
 )
