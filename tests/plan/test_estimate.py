@@ -195,9 +195,11 @@ def test_the_smallest_run_is_not_rounded_to_nothing() -> None:
     assert found["memory_gb"] > 0
 
 
-def test_a_run_without_a_number_of_devices_has_one() -> None:
+@pytest.mark.parametrize("empty", [None, ""])
+def test_a_run_without_a_number_of_devices_is_not_guessed(empty: str | None) -> None:
     one = {"fsdp": "1", "gpus_per_node": "1"}
-    assert answer(n_gpus=None, **one) == answer(n_gpus="1", **one)
+    assert answer(n_gpus=empty, **one)["error"].startswith("n_gpus: is empty")
+    assert "error" not in answer(n_gpus="1", **one)
 
 
 def test_the_slowest_run_is_not_rounded_to_nothing() -> None:

@@ -166,6 +166,20 @@ def test_what_the_user_fixed_is_fixed_in_every_layout(
     assert {getattr(layout, attribute) for layout in found} == expected
 
 
+def test_a_schedule_that_needs_fewer_micro_batches_allows_more_stages() -> None:
+    """A batch of 4 has no 8 stages under 1F1B; GPipe runs 8 stages with fewer micro-batches."""
+    batch = {"batchSize": 4}
+
+    def degrees(schedule: str) -> set[int]:
+        found = judged("1x8xH100", memory=EXABYTES, training=batch,
+                       parallelism={"pipelineSchedule": schedule})  # fmt: skip
+        return {layout.pp for layout in layouts(found)}
+
+    assert 8 in degrees("GPipe")
+    assert 8 not in degrees("1F1B")
+    assert degrees("1F1B") < degrees("GPipe")
+
+
 def test_all_degrees_fixed_leave_only_recomputation_and_batches() -> None:
     fixed = {"tensor": 2, "pipeline": 2, "dataShard": 2, "dataReplicate": 1}
     found = layouts(judged("1x8xH100", memory=EXABYTES, parallelism=fixed))

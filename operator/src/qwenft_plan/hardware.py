@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 __all__ = ["CPU", "DEVICES", "Device", "cpu_device", "find_device", "generation"]
 
 GIB = 1024**3
-_USABLE = 0.985  # of the printed size: what the driver leaves (A100-40 reports 39,538 MiB)
+_USABLE = 0.985  # of the GiB below: what CUDA shows a process (A100-40: 39.39, H100-80: 79.1 GiB)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,9 @@ def _device(  # noqa: PLR0913, PLR0917 - one argument a column of the table belo
 
 
 # Columns: bf16 peak and achievable, fp8 and fp32 achievable (TFLOP/s), GiB, HBM (TB/s), link,
-# network of a node, PCIe (GB/s one way). Data sheets; achievable bf16 of A100, H100, B200, MI300X
+# network of a node, PCIe (GB/s one way). GiB: the printed size; less where error correction takes
+# its part of GDDR6 (nvidia-smi: L4 23,034, A10 23,028, L40S 46,068, T4 15,360 MiB; PyTorch's
+# "total capacity": 22.03, 22.03, 44.3, 14.56 GiB). A node's own label overrides it. Data sheets; achievable bf16 of A100, H100, B200, MI300X
 # and MI355X from stas00/ml-engineering; fp8 achievable = 0.7 of its peak (AMD 0.5).
 DEVICES: tuple[Device, ...] = (
     _device("A100-40GB", "nvidia", 312, 271, 271, 19.5, 40, 1.555, 300, 200, 25),
@@ -117,14 +119,14 @@ DEVICES: tuple[Device, ...] = (
     _device("GB300-278GB", "nvidia", 2500, 1900, 3500, 80, 278, 8.0, 900, 800, 200),
     _device("V100-32GB", "nvidia", 125, 95, 95, 15.7, 32, 0.9, 150, 12.5, 12),
     _device("V100-16GB", "nvidia", 125, 95, 95, 15.7, 16, 0.9, 150, 12.5, 12),
-    _device("L40S-48GB", "nvidia", 362, 290, 500, 80, 48, 0.864, 25, 50, 25),
-    _device("L40-48GB", "nvidia", 181, 150, 290, 80, 48, 0.864, 25, 25, 25),
-    _device("L4-24GB", "nvidia", 121, 85, 150, 27, 24, 0.30, 12, 12.5, 25),
+    _device("L40S-48GB", "nvidia", 362, 290, 500, 80, 45, 0.864, 25, 50, 25),
+    _device("L40-48GB", "nvidia", 181, 150, 290, 80, 45, 0.864, 25, 25, 25),
+    _device("L4-24GB", "nvidia", 121, 85, 150, 27, 22.36, 0.30, 12, 12.5, 25),
     _device("A6000-48GB", "nvidia", 155, 124, 124, 35, 48, 0.768, 25, 12.5, 25),
-    _device("A10-24GB", "nvidia", 125, 90, 90, 28, 24, 0.60, 12, 12.5, 25),
+    _device("A10-24GB", "nvidia", 125, 90, 90, 28, 22.36, 0.60, 12, 12.5, 25),
     _device("RTX4090-24GB", "nvidia", 165, 150, 260, 75, 24, 1.01, 12, 12.5, 25),
     _device("RTX3090-24GB", "nvidia", 71, 62, 62, 33, 24, 0.936, 12, 12.5, 25),
-    _device("T4-16GB", "nvidia", 65, 40, 40, 8, 16, 0.32, 12, 6, 12),
+    _device("T4-16GB", "nvidia", 65, 40, 40, 8, 14.78, 0.32, 12, 6, 12),
     _device("MI250-64GB", "amd", 181, 140, 140, 40, 64, 1.64, 100, 100, 25),
     _device("MI300X-192GB", "amd", 1307, 668, 1150, 120, 192, 5.3, 448, 400, 55),
     _device("MI300A-128GB", "amd", 980, 500, 860, 90, 128, 5.3, 448, 400, 55),
@@ -169,6 +171,7 @@ _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bh100", ("H100-80GB", "H100-96GB")),
     (r"\ba800", ("A800-80GB",)),
     (r"\ba100.*pcie|pcie.*a100", ("A100-PCIe-80GB", "A100-PCIe-40GB")),
+    (r"tesla-a100$", ("A100-40GB",)),  # as one cloud names the smaller one, without its size
     (r"\ba100", ("A100-80GB", "A100-40GB")),
     (r"\bv100", ("V100-32GB", "V100-16GB")),
     (r"\bl40s", ("L40S-48GB",)),

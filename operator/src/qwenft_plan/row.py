@@ -42,8 +42,9 @@ def parse_row(row: Mapping[str, Any]) -> Question:
     recompute, precision = _text(row, "recompute"), _text(row, "precision")
     if "fp16" in precision.lower() and runtime.name.startswith("megatron"):
         runtime = replace(MEGATRON_EARLY, sequence_parallel="+sp" in recompute.lower())
-    gpus = count(row, "n_gpus") or 1
-    device = _device(row)
+    device, gpus = _device(row), count(row, "n_gpus")
+    if gpus is None:
+        raise SpecError("n_gpus", "is empty; how many there are is never guessed")
     per_node = min(count(row, "gpus_per_node") or device.per_node, gpus)
     work = Workload(
         model=row_model(row),

@@ -232,10 +232,12 @@ def _pipeline_degrees(
         return (spec.parallelism.pipeline,)
     most = 1 if group.is_cpu else min(ranks, model.layers, _MOST_STAGES)
     whole_batch = spec.training.batch_size
+    # The rules of a schedule that the request fixes; all free schedules obey those of 1F1B.
+    schedule = spec.parallelism.pipeline_schedule or "1F1B"
     return tuple(
         pp
         for pp in range(1, most + 1)
-        if ranks % pp == 0 and not pipeline_reason(model, pp, "1F1B", whole_batch)
+        if ranks % pp == 0 and not pipeline_reason(model, pp, schedule, whole_batch)
     )
 
 
