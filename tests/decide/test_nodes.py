@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.nodes import Capacity, capacity, requests_of
 from qwenft_operator.quantities import amount
 from qwenft_plan.model import ModelShape
@@ -92,18 +93,41 @@ def test_a_pod_that_fits_nowhere_holds_nothing() -> None:
     assert devices(found) == {"a": 8}
 
 
+MINE = {"pool": "mine"}
+TAINT = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+
+
 @pytest.mark.parametrize(
-    "node",
+    ("node", "reason"),
     [
-        node_body("n", ready=False),
-        node_body("n", unschedulable=True),
-        node_body("n", taints=({"key": "gpu", "value": "yes", "effect": "NoSchedule"},)),
-        node_body("n", labels={"pool": "other"}),
+        (node_body("n", labels=MINE, ready=False), "not ready"),
+        (node_body("n", labels=MINE, unschedulable=True), "cordoned"),
+        (node_body("n", labels=MINE, taints=(TAINT,)), "taint gpu=yes:NoSchedule is not tolerated"),
+        (node_body("n", labels={"pool": "other"}), "nodeSelector wants pool=mine"),
     ],
 )
-def test_nodes_that_cannot_be_used_are_left_out(node: dict[str, Any]) -> None:
-    resources = spec_of(nodeSelector={"pool": "mine"}).resources
-    assert capacity(resources, [node], []).offers == ()
+def test_nodes_that_cannot_be_used_are_left_out_with_the_reason(
+    node: dict[str, Any], reason: str
+) -> None:
+    found = capacity(spec_of(nodeSelector=MINE).resources, [node], [])
+    assert found.offers == ()
+    assert found.remark == f"left out: n ({reason})"
+
+
+def test_many_nodes_left_out_for_one_reason_are_counted() -> None:
+    nodes = [node_body(f"n{index}", ready=False) for index in range(9)]
+    nodes += [node_body("m", unschedulable=True)]
+    found = capacity(spec_of().resources, nodes, [])
+    assert found.remark == "left out: n0, n1, n2 and 6 more (not ready); m (cordoned)"
+
+
+def test_a_run_on_gpus_is_not_told_of_nodes_without_any() -> None:
+    nodes = [node_body("c", ready=False), node_body("g", ready=False, allocatable=GPU_NODE)]
+    assert capacity(spec_of(gpusPerNode=1).resources, nodes, []).remark == "left out: g (not ready)"
+
+
+def test_where_all_nodes_can_be_used_there_is_nothing_to_remark() -> None:
+    assert capacity(spec_of().resources, [node_body("n")], []).remark == ""
 
 
 @pytest.mark.parametrize(
@@ -167,7 +191,9 @@ def test_an_unknown_product_is_named_not_guessed() -> None:
     labels = {"nvidia.com/gpu.product": "Quadro-Imaginary"}
     node = node_body("n", allocatable=GPU_NODE, labels=labels)
     found = capacity(spec_of(gpusPerNode=1).resources, [node], [])
-    assert (found.offers, found.unknown) == ((), ("Quadro-Imaginary",))
+    assert found.offers == ()
+    told = "left out: n (accelerator 'Quadro-Imaginary' is not in the planner's table)"
+    assert found.remark == told
 
 
 def test_requests_count_as_the_scheduler_counts_them() -> None:
@@ -183,6 +209,53 @@ def test_requests_count_as_the_scheduler_counts_them() -> None:
         "overhead": {"cpu": "250m"},
     }
     assert requests_of(spec) == {"cpu": 5.25, "nvidia.com/gpu": 1.0}
+
+
+def test_networks_reach_the_planner_from_the_settings_and_the_slowest_node_counts() -> None:
+    labels = H100 | {"node.kubernetes.io/instance-type": "p5.48xlarge"}
+    nodes = [
+        node_body("a", allocatable=GPU_NODE, labels=labels),
+        node_body("b", allocatable=GPU_NODE, labels=labels, annotations={ANNOTATION_NETWORK: "80"}),
+    ]
+    found = capacity(spec_of(gpusPerNode=8).resources, nodes, [], networks={"p5.48xlarge": 2e10})
+    assert [offer.shape.network_bytes_per_second for offer in found.offers] == [2e10, 1e10]
+    (group,) = found.inventory.groups()
+    assert group.device.network == 1e10
+    assert group.network_source == f"annotation {ANNOTATION_NETWORK}"
+
+
+def test_the_plan_names_the_assumed_network_and_who_says_so() -> None:
+    labels = H100 | {"node.kubernetes.io/instance-type": "p5.48xlarge"}
+    nodes = [node_body(name, allocatable=GPU_NODE, labels=labels) for name in ("a", "b")]
+    spec = spec_of(gpusPerNode=8, nodes={"min": 2})
+    found = capacity(spec.resources, nodes, [])
+    planned = plan(spec=spec, model=ModelShape.for_spec(spec.model), inventory=found.inventory)
+    told = "assumes 400 GB/s between nodes (3,200 Gbit/s, instance type p5.48xlarge)"
+    assert told in planned.reason
+
+
+def test_an_annotation_that_is_no_number_is_remarked_and_the_node_counts() -> None:
+    node = node_body(
+        "a", allocatable=GPU_NODE, labels=H100, annotations={ANNOTATION_NETWORK: "fast"}
+    )
+    found = capacity(spec_of(gpusPerNode=8).resources, [node], [])
+    assert devices(found) == {"a": 8}
+    assert f"annotation {ANNOTATION_NETWORK} is 'fast'" in found.remark
+
+
+def test_groups_of_products_are_compared_and_the_best_wins_whatever_the_order() -> None:
+    l4 = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
+    nodes = [
+        node_body("slow", allocatable=GPU_NODE, labels=l4),
+        node_body("fast", allocatable=GPU_NODE, labels=H100),
+    ]
+    spec = spec_of(gpusPerNode=8)
+    model = ModelShape.for_spec(spec.model)
+    for order in (nodes, nodes[::-1]):
+        found = capacity(spec.resources, order, [])
+        planned = plan(spec=spec, model=model, inventory=found.inventory)
+        assert planned.chosen.group.device.name == "H100-80GB"
+        assert found.placement(spec, planned).selector == dict([next(iter(H100.items()))])
 
 
 def test_the_placement_keeps_a_plan_on_its_product() -> None:

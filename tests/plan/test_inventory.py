@@ -219,3 +219,18 @@ def test_an_inventory_describes_itself_in_one_line(text: str, expected: str) -> 
 
 def test_an_empty_inventory_says_so() -> None:
     assert inventory().describe() == "no nodes"
+
+
+def test_a_group_names_who_gave_the_rate_of_its_slowest_network() -> None:
+    fast = node("a", network_bytes_per_second=50e9, network_source="one")  # type: ignore[arg-type]
+    slow = node("b", network_bytes_per_second=10e9, network_source="two")  # type: ignore[arg-type]
+    for order in ((fast, slow), (slow, fast)):
+        (group,) = inventory(*order).groups()
+        assert (group.device.network, group.network_source) == (10e9, "two")
+    assert inventory(node()).groups()[0].network_source == ""
+
+
+def test_equal_rates_from_two_hands_are_told_alike_in_any_order() -> None:
+    one = node("a", network_bytes_per_second=10e9, network_source="one")  # type: ignore[arg-type]
+    two = node("b", network_bytes_per_second=10e9, network_source="two")  # type: ignore[arg-type]
+    assert inventory(one, two).groups() == inventory(two, one).groups()

@@ -74,6 +74,7 @@ def test_heartbeats_wake_nobody() -> None:
         node_body("n", ready=False),
         node_body("n", unschedulable=True),
         node_body("n", labels={"pool": "a"}),
+        node_body("n", annotations={"qwenft.dev/network-gbps": "100"}),
         node_body("n", allocatable={"cpu": "4"}),
         node_body("n", taints=({"key": "x", "effect": "NoSchedule"},)),
     ],

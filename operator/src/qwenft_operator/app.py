@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenft_operator import names
+from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.port import Unavailable
 from qwenft_operator.progress_server import ProgressServer
@@ -178,6 +179,7 @@ def _sign(body: Mapping[str, Any]) -> tuple[Any, ...]:
     spec, status = body.get("spec") or {}, body.get("status") or {}
     ready = [item for item in status.get("conditions") or () if item["type"] == "Ready"]
     labels = body["metadata"].get("labels") or {}
+    annotations = body["metadata"].get("annotations") or {}
     taints = [
         (item.get("key"), item.get("value"), item.get("effect"))
         for item in spec.get("taints") or ()
@@ -187,5 +189,6 @@ def _sign(body: Mapping[str, Any]) -> tuple[Any, ...]:
         bool(spec.get("unschedulable")),
         tuple(sorted((status.get("allocatable") or {}).items())),
         tuple(sorted(labels.items())),
+        annotations.get(ANNOTATION_NETWORK),
         tuple(sorted(map(str, taints))),
     )

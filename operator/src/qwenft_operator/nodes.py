@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qwenft_operator.accelerators import Part, has_accelerators, link_of, part_of
 from qwenft_operator.quantities import amount
 from qwenft_operator.render.placement import Placement
 from qwenft_plan.hardware import find_device
@@ -19,17 +20,13 @@ from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.planner import Planned
 from qwenft_plan.spec import FinetuneSpec, Resources, Toleration
 
-__all__ = ["Capacity", "capacity", "is_ready", "requests_of"]
+__all__ = ["Capacity", "Offer", "capacity", "is_ready", "requests_of"]
 
 Body = Mapping[str, Any]
 Requests = Mapping[str, float]
 
-_MIB, _GIB = 2**20, 2**30
-_PRODUCT_LABELS = {
-    "nvidia.com/gpu": ("nvidia.com/gpu.product",),
-    "amd.com/gpu": ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name"),
-}
-_MEMORY_LABELS = {"nvidia.com/gpu": "nvidia.com/gpu.memory"}  # MiB, by GPU feature discovery
+_GIB = 2**30
+_NAMED = 3  # nodes by name in a remark, the others by number
 _CPU, _MEMORY = "cpu", "memory"
 
 
@@ -48,13 +45,22 @@ class Capacity:
     """The inventory for one run, and how to reach the nodes behind it."""
 
     offers: tuple[Offer, ...] = ()
-    unknown: tuple[str, ...] = ()
-    """Products that the hardware table does not have."""
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why nodes were left out, or what of them was not understood → their names."""
 
     @property
     def inventory(self) -> Inventory:
         """The nodes as the planner takes them."""
         return Inventory(nodes=tuple(offer.shape for offer in self.offers))
+
+    @property
+    def remark(self) -> str:
+        """The remarks in one sentence for people, empty where there are none."""
+        parts = []
+        for reason, nodes in sorted(self.remarks.items(), key=lambda item: (-len(item[1]), item)):
+            more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+            parts.append(f"{', '.join(nodes[:_NAMED])}{more} ({reason})")
+        return f"left out: {'; '.join(parts)}" if parts else ""
 
     def without(self, nodes: tuple[str, ...]) -> Capacity:
         """Return the capacity less some nodes."""
@@ -93,19 +99,26 @@ def capacity(
     nodes: Iterable[Body],
     pods: Iterable[Body],
     promised: Iterable[Requests] = (),
+    networks: Mapping[str, float] | None = None,
 ) -> Capacity:
     """Return what is free for a run that asks for ``resources``.
 
     ``pods`` are all pods of the cluster that have not ended; ``promised`` the requests of pods that
-    other runs are about to create.
+    other runs are about to create; ``networks`` the rates between nodes that the settings give,
+    bytes/s by instance type or device name.
     """
-    usable = [node for node in nodes if _is_usable(node, resources)]
+    survey = _Survey(resources, networks or {})
+    usable = [node for node in nodes if survey.is_usable(node)]
     pods = tuple(pods)
     free = _free(usable, pods)
     unbound = [requests_of(pod["spec"]) for pod in pods if not pod["spec"].get("nodeName")]
     for wanted in (*unbound, *promised):
         _reserve(free, wanted)
-    return _offers(resources, usable, free)
+    offers = [survey.offer(node, free[node["metadata"]["name"]]) for node in usable]
+    return Capacity(
+        offers=tuple(offer for offer in offers if offer is not None),
+        remarks={reason: tuple(sorted(names)) for reason, names in survey.remarks.items()},
+    )
 
 
 def is_ready(node: Body) -> bool:
@@ -114,15 +127,22 @@ def is_ready(node: Body) -> bool:
     return any(item["type"] == "Ready" and item.get("status") == "True" for item in conditions)
 
 
-def _is_usable(node: Body, resources: Resources) -> bool:
+def _obstacle(node: Body, resources: Resources) -> str:
+    """Return why no pod of the run may land on the node, empty if one may."""
     spec = node.get("spec") or {}
     labels = node["metadata"].get("labels") or {}
-    return (
-        is_ready(node)
-        and not spec.get("unschedulable")
-        and all(labels.get(key) == value for key, value in resources.node_selector.items())
-        and all(_is_tolerated(taint, resources.tolerations) for taint in spec.get("taints") or [])
-    )
+    if not is_ready(node):
+        return "not ready"
+    if spec.get("unschedulable"):
+        return "cordoned"
+    for key, value in sorted(resources.node_selector.items()):
+        if labels.get(key) != value:
+            return f"nodeSelector wants {key}={value}"
+    for taint in spec.get("taints") or []:
+        if not _is_tolerated(taint, resources.tolerations):
+            value = f"={taint['value']}" if taint.get("value") else ""
+            return f"taint {taint.get('key')}{value}:{taint.get('effect')} is not tolerated"
+    return ""
 
 
 def _is_tolerated(taint: Body, tolerations: tuple[Toleration, ...]) -> bool:
@@ -196,35 +216,57 @@ def _reserve(free: dict[str, dict[str, float]], wanted: Requests) -> None:
             return
 
 
-def _offers(resources: Resources, nodes: Iterable[Body], free: Mapping[str, Requests]) -> Capacity:
-    offers: list[Offer] = []
-    unknown: set[str] = set()
-    for node in nodes:
-        rest = free[node["metadata"]["name"]]
-        resource = next((key for key in _PRODUCT_LABELS if key in rest), "")
-        if resource and resources.processes_per_node is None:
-            offer = _device_offer(node, resource, rest)
-            if find_device(offer.shape.product) is None:
-                unknown.add(offer.shape.product)
-            else:
-                offers.append(offer)
-        elif resources.gpus_per_node is None:
-            offers.append(Offer(shape=_cpu_shape(node, resources, rest)))
-    return Capacity(offers=tuple(offers), unknown=tuple(sorted(unknown)))
+class _Survey:
+    """One look at all nodes: what each offers, and why some offer nothing."""
+
+    def __init__(self, resources: Resources, networks: Mapping[str, float]) -> None:
+        self._resources = resources
+        self._networks = networks
+        self.remarks: dict[str, list[str]] = {}
+
+    def is_usable(self, node: Body) -> bool:
+        """Return whether a pod of the run may land on the node."""
+        obstacle = _obstacle(node, self._resources)
+        # For a run on GPUs it goes without saying that nodes without them are left out.
+        if obstacle and (self._resources.gpus_per_node is None or has_accelerators(node)):
+            self._remark(node, obstacle)
+        return not obstacle
+
+    def offer(self, node: Body, rest: Requests) -> Offer | None:
+        """Return the node's offer, None if it has nothing for the run."""
+        resources = self._resources
+        part = part_of(node) if resources.processes_per_node is None else None
+        if part is not None and part.refusal:
+            self._remark(node, part.refusal)
+            return None
+        if part is not None:
+            return self._linked(node, _device_offer(node, part, rest))
+        if resources.gpus_per_node is not None:
+            return None
+        return self._linked(node, Offer(shape=_cpu_shape(node, resources, rest)))
+
+    def _linked(self, node: Body, offer: Offer) -> Offer:
+        device = find_device(offer.shape.product) if offer.resource else None
+        link = link_of(node, device, self._networks)
+        if link.remark:
+            self._remark(node, link.remark)
+        if link.rate is None:
+            return offer
+        shape = replace(offer.shape, network_bytes_per_second=link.rate, network_source=link.source)
+        return replace(offer, shape=shape)
+
+    def _remark(self, node: Body, reason: str) -> None:
+        self.remarks.setdefault(reason, []).append(node["metadata"]["name"])
 
 
-def _device_offer(node: Body, resource: str, rest: Requests) -> Offer:
-    labels = node["metadata"].get("labels") or {}
-    key = next((key for key in _PRODUCT_LABELS[resource] if key in labels), "")
-    product = labels.get(key, resource)
-    memory = amount(labels.get(_MEMORY_LABELS.get(resource, ""), 0)) * _MIB
+def _device_offer(node: Body, part: Part, rest: Requests) -> Offer:
     shape = NodeShape(
         name=node["metadata"]["name"],
-        product=product,
-        devices=max(0, int(rest[resource])),
-        device_memory_bytes=int(memory) or None,
+        product=part.product,
+        devices=max(0, int(rest.get(part.resource, 0))),
+        device_memory_bytes=part.memory,
     )
-    return Offer(shape=shape, resource=resource, label=(key, product) if key else None)
+    return Offer(shape=shape, resource=part.resource, label=part.label)
 
 
 def _cpu_shape(node: Body, resources: Resources, rest: Requests) -> NodeShape:

@@ -120,8 +120,8 @@ def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> 
     if _is_hasty(situation, 0):
         return _wait_for_capacity(situation, 0)
     reasons = list(error.reasons)
-    if capacity.unknown:
-        reasons.append(f"unknown accelerators: {', '.join(capacity.unknown)}")
+    if capacity.remark:
+        reasons.append(capacity.remark)
     report = Report(
         phase=names.PENDING,
         reason="Infeasible",

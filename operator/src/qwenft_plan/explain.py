@@ -57,13 +57,20 @@ def reason(best: Judged, fitting: int, refused: int) -> str:
     if seconds > 0.02 * best.time.total:
         text += f"; {seconds / best.time.total:.0%} of a step goes into {_PART_WORDS[worst]}"
     if best.nodes > 1 and best.work.device.vendor != "cpu":
-        text += f"; assumes {best.work.device.network / 1e9:.0f} GB/s between nodes"
+        text += f"; assumes {_network(best)}"
     if best.lesson.runs:
         text += (
             f"; corrected by {best.lesson.runs} earlier runs (speed × {best.lesson.speed:.2f}, "
             f"memory × {best.lesson.memory:.2f})"
         )
     return text + "."
+
+
+def _network(best: Judged) -> str:
+    """Return the rate that was assumed between nodes, and who says so."""
+    rate = best.work.device.network
+    source = best.group.network_source or f"the table's for {best.work.device.name}"
+    return f"{rate / 1e9:.3g} GB/s between nodes ({rate * 8 / 1e9:,.4g} Gbit/s, {source})"
 
 
 def slower(best: Judged, item: Judged) -> str:

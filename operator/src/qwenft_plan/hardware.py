@@ -97,8 +97,9 @@ def _device(  # noqa: PLR0913, PLR0917 - one argument a column of the table belo
 # Columns: bf16 peak and achievable, fp8 and fp32 achievable (TFLOP/s), GiB, HBM (TB/s), link,
 # network of a node, PCIe (GB/s one way). GiB: the printed size; less where error correction takes
 # its part of GDDR6 (nvidia-smi: L4 23,034, A10 23,028, L40S 46,068, T4 15,360 MiB; PyTorch's
-# "total capacity": 22.03, 22.03, 44.3, 14.56 GiB). A node's own label overrides it. Data sheets; achievable bf16 of A100, H100, B200, MI300X
-# and MI355X from stas00/ml-engineering; fp8 achievable = 0.7 of its peak (AMD 0.5).
+# "total capacity": 22.03, 22.03, 44.3, 14.56 GiB). A node's own label overrides it. Data sheets;
+# achievable bf16 of A100, H100, B200, MI300X and MI355X from stas00/ml-engineering; fp8
+# achievable = 0.7 of its peak (AMD 0.5).
 DEVICES: tuple[Device, ...] = (
     _device("A100-40GB", "nvidia", 312, 271, 271, 19.5, 40, 1.555, 300, 200, 25),
     _device("A100-80GB", "nvidia", 312, 271, 271, 19.5, 80, 2.0, 300, 200, 25),

@@ -26,6 +26,7 @@ class NodeShape:
     `device_memory_bytes` is the memory of one device, for a CPU process its share of the node's;
     None reads it from the table. `network_bytes_per_second` is one-way out of the node and
     `link_bytes_per_second` one-way between two devices in it; None reads the table.
+    `network_source` says in a few words who gave the network's rate; empty: the table.
     """
 
     name: str
@@ -35,6 +36,7 @@ class NodeShape:
     network_bytes_per_second: float | None = None
     link_bytes_per_second: float | None = None
     cpus_per_process: int = 1
+    network_source: str = ""
 
     @property
     def is_cpu(self) -> bool:
@@ -62,11 +64,15 @@ class NodeShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each."""
+    """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each.
+
+    `network_source`: who gave the rate of the slowest node's network; empty: the table.
+    """
 
     device: Device
     count: int
     devices: int
+    network_source: str = ""
 
     @property
     def is_cpu(self) -> bool:
@@ -116,9 +122,11 @@ class Inventory:
 
 
 def _product_groups(nodes: list[NodeShape]) -> list[Group]:
+    offers = [(node.devices, node.device, node.network_source) for node in nodes]
     groups = []
-    for devices in sorted({node.devices for node in nodes}, reverse=True):
-        able = [node.device for node in nodes if node.devices >= devices]
+    for devices in sorted({count for count, _, _ in offers}, reverse=True):
+        fitting = [(device, source) for count, device, source in offers if count >= devices]
+        able = [device for device, _ in fitting]
         # Rates of one product differ only between CPU processes, by their cores: all together.
         slowest = replace(
             min(able, key=lambda device: device.peak_bf16),
@@ -126,7 +134,11 @@ def _product_groups(nodes: list[NodeShape]) -> list[Group]:
             network=min(device.network for device in able),
             link=min(device.link for device in able),
         )
-        groups.append(Group(device=slowest, count=len(able), devices=devices))
+        # Of several nodes that are as slow the first in the alphabet: their order means nothing.
+        source = min(source for device, source in fitting if device.network == slowest.network)
+        groups.append(
+            Group(device=slowest, count=len(able), devices=devices, network_source=source)
+        )
     return groups
 
 

@@ -52,6 +52,7 @@ def node_body(
     ready: bool = True,
     allocatable: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
     taints: tuple[Mapping[str, str], ...] = (),
     unschedulable: bool = False,
 ) -> dict[str, Any]:
@@ -62,7 +63,11 @@ def node_body(
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": dict(labels or {})},
+        "metadata": {
+            "name": name,
+            "labels": dict(labels or {}),
+            "annotations": dict(annotations or {}),
+        },
         "spec": spec,
         "status": {
             "allocatable": dict(allocatable or {"cpu": "2", "memory": "8Gi", "pods": "110"}),
