@@ -44,6 +44,20 @@ def test_a_run_without_an_operator_is_attempt_1(tmp_path: Path, attempt: str | N
     assert read_settings(variables).attempt == 1
 
 
+def test_an_older_checkpoint_is_asked_for_by_a_step(tmp_path: Path) -> None:
+    variables = environ(tmp_path, make_plan(), spec(tmp_path))
+    assert read_settings(variables).before_step is None
+    assert read_settings(variables | {"QWENFT_CHECKPOINT_BEFORE_STEP": ""}).before_step is None
+    asked = variables | {"QWENFT_CHECKPOINT_BEFORE_STEP": "400"}
+    assert read_settings(asked).before_step == 400
+    assert read_settings(asked).identity == read_settings(variables).identity
+
+
+def test_a_step_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    variables = environ(tmp_path, make_plan(), spec(tmp_path))
+    assert "'x'" in refused(variables | {"QWENFT_CHECKPOINT_BEFORE_STEP": "x"})
+
+
 def test_the_world_size_of_the_environment_is_held_against_the_plan(tmp_path: Path) -> None:
     plan = make_plan(processes_per_node=2)
     variables = environ(tmp_path, plan, spec(tmp_path))

@@ -115,6 +115,8 @@ def alone(model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         "empty": {"directory": tmp_path_factory.mktemp("empty")},
         "another run": {"directory": ours("foreign"), "identity": "other"},
         "older attempt": {"directory": ours("older"), "attempt": 0},
+        "before": {"directory": ours("before"), "before_step": SAVED_AFTER},
+        "just after": {"directory": ours("just after"), "before_step": SAVED_AFTER + 1},
     }
     cases = [
         Case(name=name, model=model, kind="restore_only", options=options)
@@ -129,9 +131,14 @@ def test_a_whole_checkpoint_is_restored_without_a_word(alone: Mapping[str, Any])
     assert alone["whole"] == {"step": SAVED_AFTER, "warnings": []}
 
 
+def test_a_checkpoint_of_fewer_steps_than_asked_is_restored(alone: Mapping[str, Any]) -> None:
+    assert alone["just after"] == {"step": SAVED_AFTER, "warnings": []}
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [
+        ("before", f"one from before step {SAVED_AFTER} was asked for"),
         ("flipped bit", "__2_0.distcp is damaged"),
         ("flipped metadata", ".metadata is damaged"),
         ("another run", "another run"),

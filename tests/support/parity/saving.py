@@ -21,6 +21,7 @@ def store(options: Mapping[str, Any], warnings: list[str] | None = None) -> Chec
         identity=options.get("identity", "run"),
         attempt=options.get("attempt", 1),
         keep=options.get("keep", 2),
+        before_step=options.get("before_step"),
         warn=print if warnings is None else warnings.append,
     )
 

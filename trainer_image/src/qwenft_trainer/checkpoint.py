@@ -51,14 +51,16 @@ class Restored:
 class CheckpointStore:
     """The checkpoints of one run, as one attempt sees them. All methods are collective.
 
-    ``identity`` names the run: checkpoints of another one are passed over. ``warn`` is told, on
-    rank 0, what was passed over and why.
+    ``identity`` names the run: checkpoints of another one are passed over. So are those of step
+    ``before_step`` and later, where it is given: training from them ended badly. ``warn`` is told,
+    on rank 0, what was passed over and why.
     """
 
     directory: Path
     identity: str
     attempt: int
     keep: int = 2
+    before_step: int | None = None
     warn: Callable[[str], None] = print
 
     def claim(self) -> None:
@@ -105,6 +107,8 @@ class CheckpointStore:
             return "it belongs to another run or other training settings"
         if found.attempt > self.attempt:
             return f"it belongs to attempt {found.attempt}, this is attempt {self.attempt}"
+        if self.before_step is not None and found.step >= self.before_step:
+            return f"one from before step {self.before_step} was asked for"
         mine = found.files_of(dist.get_rank(), dist.get_world_size())
         problems = [problem for problem in _gathered_list(verify(found.path, mine)) if problem]
         return problems[0] if problems else None

@@ -15,6 +15,8 @@ from qwenft_trainer import planfile
 from qwenft_trainer.failure import PlanInvalid
 
 RUN_VARIABLE = "QWENFT_RUN"
+BEFORE_VARIABLE = "QWENFT_CHECKPOINT_BEFORE_STEP"
+"""Asks for a checkpoint of fewer steps: those from this step on led to a loss that is no number."""
 _SECTIONS = ("model", "dataset", "training")
 _MAY_CHANGE = ("epochs", "maxSteps")
 
@@ -24,12 +26,14 @@ class Settings:
     """One attempt of one run.
 
     ``identity`` tells runs apart: a checkpoint of another one, in the same directory, is not ours.
+    ``before_step``: only checkpoints of fewer steps are gone on from; None: any.
     """
 
     plan: Plan
     spec: FinetuneSpec
     attempt: int
     identity: str
+    before_step: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -54,6 +58,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         spec = FinetuneSpec.from_mapping(run["spec"])
         attempt = int(environ.get("QWENFT_ATTEMPT") or 1)
+        before = environ.get(BEFORE_VARIABLE)
+        before_step = int(before) if before else None
     except (SpecError, KeyError, ValueError) as error:
         raise PlanInvalid(f"{environ.get(RUN_VARIABLE)}: {error}") from error
     if spec.training.batch_size != plan.global_batch_size:
@@ -61,7 +67,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             f"the plan's global_batch_size {plan.global_batch_size} is not the request's "
             f"training.batchSize {spec.training.batch_size}"
         )
-    return Settings(plan=plan, spec=spec, attempt=attempt, identity=_identity(run))
+    return Settings(
+        plan=plan,
+        spec=spec,
+        attempt=attempt,
+        identity=_identity(run),
+        before_step=before_step,
+    )
 
 
 def _read_run(path: str) -> Mapping[str, Any]:

@@ -103,6 +103,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
             identity=settings.identity,
             attempt=settings.attempt,
             keep=spec.checkpoint.keep,
+            before_step=settings.before_step,
             warn=say,
         ),
         training=training,
