@@ -46,6 +46,11 @@ def of_kind(objects: Objects, kind: str) -> Objects:
     return [item for item in objects if item["kind"] == kind]
 
 
+def named(objects: Objects, kind: str, name: str) -> dict[str, Any]:
+    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
+    return found
+
+
 def pod_spec(objects: Objects) -> dict[str, Any]:
     (deployment,) = of_kind(objects, "Deployment")
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -142,7 +147,7 @@ def test_the_definition_outlives_the_release(template: Template) -> None:
 
 def test_the_certificate_is_for_the_service_that_pods_call(template: Template) -> None:
     objects = template(release="prod")
-    (service,) = of_kind(objects, "Service")
+    service = named(objects, "Service", "prod-qwenft")
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     url = f"https://{service['metadata']['name']}.somewhere.svc:8443"
     assert environment["QWENFT_PROGRESS_URL"] == url
@@ -159,12 +164,89 @@ def test_a_certificate_of_one_s_own_replaces_the_chart_s(template: Template) -> 
 
 def test_without_the_endpoint_nothing_of_it_is_left(template: Template) -> None:
     objects = template("--set", "progress.enabled=false")
-    assert of_kind(objects, "Service") == of_kind(objects, "Secret") == []
+    assert of_kind(objects, "Secret") == []
+    assert [item["metadata"]["name"] for item in of_kind(objects, "Service")] == ["qwenft-metrics"]
     assert "CERTIFICATES" not in json.dumps(objects)
 
 
+def test_metrics_have_a_port_and_a_service_of_their_own(template: Template) -> None:
+    objects = template()
+    (container,) = pod_spec(objects)["containers"]
+    assert {"name": "metrics", "containerPort": 8081} in container["ports"]
+    service = named(objects, "Service", "qwenft-metrics")
+    (port,) = service["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (8081, "metrics")
+    off = template("--set", "metrics.enabled=false")
+    assert "8081" not in json.dumps(off)
+    assert "METRICS" not in json.dumps(off)
+
+
+MONITORING = ("ServiceMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy",
+              "PodDisruptionBudget")  # fmt: skip
+
+
+def test_what_needs_more_than_kubernetes_is_off_until_asked_for(template: Template) -> None:
+    assert {item["kind"] for item in template()} & set(MONITORING) == set()
+
+
+def test_each_switch_adds_its_object(template: Template) -> None:
+    objects = template(
+        "--set", "metrics.serviceMonitor.enabled=true,metrics.rules.enabled=true",
+        "--set", "metrics.dashboard.enabled=true,networkPolicy.enabled=true",
+        "--set", "podDisruptionBudget.enabled=true,metrics.rules.labels.team=ml",
+    )  # fmt: skip
+    kinds = {kind: of_kind(objects, kind) for kind in MONITORING}
+    assert {kind: len(found) for kind, found in kinds.items()} == dict.fromkeys(MONITORING, 1)
+    rules = kinds["PrometheusRule"][0]
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))
+    assert rules["spec"] == alerts
+    assert rules["metadata"]["labels"]["team"] == "ml"
+    board = json.loads(kinds["ConfigMap"][0]["data"]["qwenft.json"])
+    assert board == json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
+    assert kinds["ConfigMap"][0]["metadata"]["labels"]["grafana_dashboard"] == "1"
+    budget, policy = kinds["PodDisruptionBudget"][0], kinds["NetworkPolicy"][0]
+    labels = of_kind(objects, "Deployment")[0]["spec"]["template"]["metadata"]["labels"]
+    for selector in (budget["spec"]["selector"], policy["spec"]["podSelector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+    ports = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+    assert ports == ["progress", "metrics"]
+
+
+def test_a_monitor_finds_the_metrics_service_and_no_other(template: Template) -> None:
+    objects = template("--set", "metrics.serviceMonitor.enabled=true")
+    (monitor,) = of_kind(objects, "ServiceMonitor")
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    found = [
+        item["metadata"]["name"]
+        for item in of_kind(objects, "Service")
+        if wanted.items() <= item["metadata"]["labels"].items()
+    ]
+    assert found == ["qwenft-metrics"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == "metrics"
+    assert endpoint["honorLabels"] is True
+
+
+def test_scrapers_can_be_named(template: Template) -> None:
+    peer = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring"
+    (policy,) = of_kind(
+        template("--set", "networkPolicy.enabled=true", "--set", peer), "NetworkPolicy"
+    )
+    metrics = policy["spec"]["ingress"][1]
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+
+
 @pytest.mark.parametrize(
-    "flag", ["replica=2", "image.repo=x", "workers=0", "logFormat=xml", "trainer.pullPolicy=Often"]
+    "flag",
+    [
+        "metrics.serviceMonitor.interval=soon",
+        "metrics.port=1",
+        "replica=2",
+        "image.repo=x",
+        "workers=0",
+        "logFormat=xml",
+        "trainer.pullPolicy=Often",
+    ],
 )
 def test_a_wrong_value_is_refused(template: Template, flag: str) -> None:
     with pytest.raises(StageError):

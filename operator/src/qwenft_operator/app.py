@@ -13,6 +13,7 @@ from typing import Any
 from qwenft_operator import names
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.metrics import Metrics, MetricsServer
 from qwenft_operator.port import Unavailable
 from qwenft_operator.progress_server import ProgressServer
 from qwenft_operator.queue import WorkQueue
@@ -44,6 +45,8 @@ class Options:
     host: str = ""
     """Address to listen on; empty: all."""
     port: int = names.PROGRESS_PORT
+    metrics_port: int | None = None
+    """Port of ``/metrics``, 0 for any that is free; None: no metrics are served."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
@@ -57,6 +60,7 @@ class Options:
             certificates=environ.get("QWENFT_CERTIFICATES", ""),
             host=environ.get("QWENFT_PROGRESS_HOST", ""),
             port=int(environ.get("QWENFT_PROGRESS_PORT", str(names.PROGRESS_PORT))),
+            metrics_port=_port(environ.get("QWENFT_METRICS_PORT", "")),
         )
 
     @property
@@ -76,6 +80,10 @@ class Options:
         )
 
 
+def _port(text: str) -> int | None:
+    return int(text) if text else None
+
+
 class App:
     """The running operator."""
 
@@ -83,13 +91,18 @@ class App:
         self._cluster = cluster
         self._options = options
         self._reports = Reports()
+        self._metrics = Metrics(workers=options.workers)
+        self._metrics_server = MetricsServer(self._metrics.registry)
         self._reconciler = Reconciler(
             cluster,
             settings=options.settings(),
             reports=self._reports,
             scope=options.namespace,
+            witness=self._metrics,
         )
-        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, passing=(Unavailable,))
+        self._queue: WorkQueue[Key] = WorkQueue(
+            self._reconciler, passing=(Unavailable,), watcher=self._metrics
+        )
         self._server = ProgressServer(cluster, self._reports, self._queue.add)
         self._tasks: list[asyncio.Task[None]] = []
         self._node_signs: dict[str, tuple[Any, ...]] = {}
@@ -99,19 +112,24 @@ class App:
     async def start(cls, options: Options) -> App:
         """Connect, listen and begin to work."""
         app = cls(await ApiCluster.connect(), options)
-        if not options.serving:
-            logger.warning("no certificate for the progress endpoint: runs will show no steps")
-        else:
-            await app._server.start(
-                options.host or "0.0.0.0",  # noqa: S104 - pods of every node report here
-                options.port,
-                Path(options.certificates),
-            )
+        await app._listen()
         app._tasks = [
             asyncio.create_task(app._queue.run(options.workers), name="queue"),
             asyncio.create_task(app._resync(), name="resync"),
         ]
         return app
+
+    async def _listen(self) -> None:
+        """Open the ports: progress of the pods of every node, metrics for whoever scrapes."""
+        options = self._options
+        host = options.host or "0.0.0.0"  # noqa: S104 - both are asked from other machines
+        if options.serving:
+            await self._server.start(host, options.port, Path(options.certificates))
+        else:
+            logger.warning("no certificate for the progress endpoint: runs will show no steps")
+        if options.metrics_port is not None:
+            port = await self._metrics_server.start(host, options.metrics_port)
+            logger.info("serving metrics on port %d", port)
 
     async def stop(self) -> None:
         """Stop working; what is under way is cut off, as any crash may do."""
@@ -119,6 +137,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.stop()
+        await self._metrics_server.stop()
         await self._cluster.close()
 
     def wake(self, namespace: str | None, name: str | None) -> None:
@@ -155,7 +174,9 @@ class App:
         """Add every run that is not over, whatever events were or were not delivered."""
         while True:
             try:
-                for body in await self._cluster.list(names.KIND, self._options.namespace):
+                bodies = await self._cluster.list(names.KIND, self._options.namespace)
+                self._metrics.listed(bodies)
+                for body in bodies:
                     if _needs_resync(body):
                         self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
                 self._listed_at = time.monotonic()

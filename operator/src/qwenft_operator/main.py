@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-from qwenft_operator import names
+from qwenft_operator import logs, names
 from qwenft_operator.app import App, Options
 
 __all__: list[str] = []
@@ -32,6 +32,7 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 @kopf.on.startup()
 async def startup(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Configure the watches and start the application."""
+    logs.install()
     # One line a wake-up or probe says nothing: the reconciliation logs what it does.
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,16 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-__all__ = ["WorkQueue"]
+__all__ = ["QueueWatcher", "WorkQueue"]
 
 Key = TypeVar("Key")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 60.0
 
 logger = logging.getLogger(__name__)
+
+
+class QueueWatcher(Protocol):
+    """Told of what the queue does; all durations in seconds."""
+
+    def added(self, depth: int) -> None:
+        """Take note of a key that was added; ``depth`` keys wait now."""
+
+    def taken(self, depth: int, waited: float) -> None:
+        """Take note of a key that a worker took."""
+
+    def done(self, seconds: float, delay: float | None, *, failed: bool) -> None:
+        """Take note of a look that ended; the next is due after ``delay``, if any."""
 
 
 class WorkQueue(Generic[Key]):
@@ -30,14 +44,16 @@ class WorkQueue(Generic[Key]):
         *,
         jitter: Callable[[], float] = random.random,
         passing: tuple[type[Exception], ...] = (),
+        watcher: QueueWatcher | None = None,
     ) -> None:
         """Set up the queue; ``passing`` errors are expected at times and leave no traceback."""
         self._work = work
         self._jitter = jitter
         self._passing = passing
+        self._watcher = watcher
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
-        """In ``_ready``, not yet taken."""
+        self._waiting: dict[Key, float] = {}
+        """In ``_ready``, not yet taken, and since when by the monotonic clock."""
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         """Added while being worked on: to be looked at once more."""
@@ -51,8 +67,10 @@ class WorkQueue(Generic[Key]):
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting.add(key)
+            self._waiting[key] = time.monotonic()
             self._ready.put_nowait(key)
+            if self._watcher is not None:
+                self._watcher.added(len(self._waiting))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have the key looked at after ``seconds``, or earlier if something happens before."""
@@ -76,12 +94,19 @@ class WorkQueue(Generic[Key]):
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
-            self._waiting.discard(key)
+            began = time.monotonic()
+            waited = began - self._waiting.pop(key, began)
             self._active.add(key)
+            delay = None
+            if self._watcher is not None:
+                self._watcher.taken(len(self._waiting), waited)
             try:
                 delay = await self._attempt(key)
             finally:
                 self._active.discard(key)
+                if self._watcher is not None:
+                    ended = time.monotonic() - began
+                    self._watcher.done(ended, delay, failed=key in self._failures)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)

@@ -12,9 +12,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from qwenft_operator import names
+from qwenft_operator import logs, names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decide import decide
 from qwenft_operator.decision import Decision, Notice
@@ -32,7 +32,7 @@ from qwenft_operator.surroundings import (
     read_capacity,
 )
 
-__all__ = ["Key", "Reconciler"]
+__all__ = ["Key", "Reconciler", "Witness"]
 
 _REFUSED_POLL = 30.0
 _LONGEST_MESSAGE = 1024
@@ -51,6 +51,19 @@ class Key:
         return f"{self.namespace}/{self.name}"
 
 
+class Witness(Protocol):
+    """Told of what the reconciliation sees and writes."""
+
+    def seen(self, body: Mapping[str, Any]) -> None:
+        """Take note of a run that was read."""
+
+    def written(self, body: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Take note of a status that was written over ``body``."""
+
+    def gone(self, namespace: str, name: str) -> None:
+        """Take note of a run that does not exist any more."""
+
+
 class Reconciler:
     """Brings runs forward, one look at a time."""
 
@@ -62,8 +75,10 @@ class Reconciler:
         reports: Reports | None = None,
         scope: str = "",
         clock: Callable[[], float] = time.time,
+        witness: Witness | None = None,
     ) -> None:
         self._cluster = cluster
+        self._witness = witness
         self._settings = settings or Settings()
         self._reports = reports or Reports()
         self._scope = scope
@@ -78,10 +93,18 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> float | None:
         """Look at the run; return the seconds to the next look, None if an event will tell."""
+        with logs.about(str(key)):
+            return await self._look(key)
+
+    async def _look(self, key: Key) -> float | None:
         body = await self._cluster.get(names.KIND, key.namespace, key.name)
         if body is None:
             self._waiting.discard(key)
+            if self._witness is not None:
+                self._witness.gone(key.namespace, key.name)
             return None
+        if self._witness is not None:
+            self._witness.seen(body)
         situation = await self._situation(body)
         decision = decide(situation)
         if decision.wants_capacity:
@@ -103,6 +126,7 @@ class Reconciler:
         situation = Situation(
             run=run, observed=observed, now=self._clock(), settings=self._settings
         )
+        logs.on_attempt(situation.attempt)
         if run.phase in names.TERMINAL:
             self._reports.forget(owner.uid)
         else:
@@ -161,6 +185,8 @@ class Reconciler:
             await self._cluster.replace_status({**body, "status": dict(decision.status)})
         except Conflict:
             return False
+        if self._witness is not None:
+            self._witness.written(body, decision.status)
         run = Run.from_object(body)
         for notice in decision.events:
             logger.info("%s/%s: %s", run.owner.namespace, run.owner.name, notice.message)
