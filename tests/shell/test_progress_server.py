@@ -2,111 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
-import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from qwenft_operator import names
 from qwenft_operator.port import Identity, Unavailable
-from qwenft_operator.progress_server import Certificate, ProgressServer
+from qwenft_operator.progress_server import Certificate
 from qwenft_operator.reconcile import Key
-from simulated import World
-
-OWN = {"attempt": 1, "step": 5, "totalSteps": 10, "loss": 1.5}
-Call = Callable[..., Awaitable[tuple[int, str]]]
+from serving import OWN, Call, make_certificates, serve, world_with_pods
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with a self-signed certificate for the loopback address."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "progress")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    (folder / "tls.crt").write_bytes(pem)
-    (folder / "ca.crt").write_bytes(pem)
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return folder
-
-
-def world_with_pods() -> World:
-    """Return a world in which attempt 1 runs and two pods have tokens."""
-    world = World()
-    world.submit()
-    world.settle()
-    world.tick()
-    for index in range(2):
-        pod = world.objects["Pod", "team", f"tiny-1-{index}-x"]["metadata"]
-        world.tokens[f"token-{index}"] = Identity(
-            namespace="team", pod=pod["name"], pod_uid=pod["uid"]
-        )
-    return world
-
-
-def serve(
-    world: World, certificates: Path, scenario: Callable[[Call], Awaitable[None]]
-) -> list[Key]:
-    """Run a scenario against the server; return the keys that were woken."""
-    woken: list[Key] = []
-
-    async def main() -> None:
-        server = ProgressServer(world, world.reports, woken.append, clock=lambda: world.now)
-        port = await server.start("127.0.0.1", 0, certificates)
-        context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
-        async with aiohttp.ClientSession() as session:
-
-            async def call(
-                body: Any = None,
-                *,
-                token: str = "token-0",  # noqa: S107 - a name in the fake review
-                name: str = "tiny",
-                namespace: str = "team",
-                data: bytes | None = None,
-            ) -> tuple[int, str]:
-                payload = {"qwenft": OWN} if body is None else body
-                url = f"https://127.0.0.1:{port}{names.progress_path(namespace, name)}"
-                headers = {"Authorization": f"Bearer {token}"} if token else {}
-                sent: dict[str, Any] = {"json": payload} if data is None else {"data": data}
-                async with session.post(url, headers=headers, ssl=context, **sent) as answer:
-                    return answer.status, await answer.text()
-
-            await scenario(call)
-        await server.stop()
-
-    asyncio.run(main())
-    return woken
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def test_a_report_of_the_run_is_taken_and_wakes_it(certificates: Path) -> None:

@@ -1,8 +1,9 @@
 """The HTTPS endpoint at which a run's pods report.
 
 A report is taken only from a pod of the run: its token is checked by TokenReview for this audience,
-the pod must still exist under the token's uid, carry the run's name, and be of the attempt that it
-speaks for. The body is KEP-2779's, with the project's own part under ``qwenft`` where there is one.
+the pod must still exist under the token's uid, carry the name and the uid of a run of its own
+namespace, and be of the attempt that it speaks for. The body is KEP-2779's, with the project's own
+part under ``qwenft`` where there is one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from qwenft_operator import names
+from qwenft_operator.door import Busy, Door, Gate, Pace
 from qwenft_operator.port import Cluster, Refused, Unavailable
 from qwenft_operator.reconcile import Key
 from qwenft_operator.reports import Reports
@@ -34,6 +36,8 @@ _LARGEST_BODY = 64 * 1024
 _TRUSTED_SECONDS = 30.0
 """How long a checked token is believed. A token's pod may be gone for that long at most."""
 _MOST_TRUSTED = 10_000
+_HANDSHAKE_SECONDS = 10.0
+_AGAIN_SECONDS = "5"
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +86,17 @@ class ProgressServer:
         wake: Callable[[Key], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        door: Door | None = None,
     ) -> None:
         self._cluster = cluster
         self._reports = reports
-        self._wake = wake
+        self._pace = Pace(wake)
+        self._door = door or Door()
+        self._gate = Gate()
         self._clock = clock
         self._trusted: dict[str, tuple[float, Reporter]] = {}
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
         self._certificate: Certificate | None = None
 
     def application(self) -> web.Application:
@@ -105,9 +113,15 @@ class ProgressServer:
         self._certificate.refresh()
         self._runner = web.AppRunner(self.application(), access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=context)
-        await site.start()
-        bound = int(self._runner.addresses[0][1])
+        assert self._runner.server is not None  # noqa: S101 - made by the line above
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._door.factory(self._runner.server),
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        )
+        bound = int(self._listening.sockets[0].getsockname()[1])
         logger.info("taking progress reports on port %d", bound)
         return bound
 
@@ -117,13 +131,20 @@ class ProgressServer:
 
     async def stop(self) -> None:
         """Stop listening."""
+        self._pace.stop()
+        if self._listening is not None:
+            self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _report(self, request: web.Request) -> web.Response:
         key = Key(request.match_info["namespace"], request.match_info["name"])
         try:
-            reporter = await self._reporter(request.headers.get("Authorization", ""))
+            reporter = await self._reporter(
+                request.headers.get("Authorization", ""), request.remote or ""
+            )
+        except Busy:
+            return _answer(429, "too many tokens to check at once", retry_after=_AGAIN_SECONDS)
         except (Unavailable, Refused) as error:
             logger.warning("cannot check a report for %s: %s", key, error)
             return _answer(503, "tokens cannot be checked at the moment")
@@ -142,10 +163,10 @@ class ProgressServer:
             return _answer(403, f"the pod is of attempt {reporter.attempt}")
         if not self._reports.put(reporter.uid, progress):
             return _answer(409, f"attempt {progress.attempt} is over")
-        self._wake(reporter.key)
+        self._pace.tell(reporter.key)
         return _answer(200, "")
 
-    async def _reporter(self, authorization: str) -> Reporter | None:
+    async def _reporter(self, authorization: str, address: str) -> Reporter | None:
         """Return the pod that the header's token was made for, None if there is none."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -154,7 +175,8 @@ class ProgressServer:
         known = self._trusted.get(digest)
         if known is not None and known[0] > self._clock():
             return known[1]
-        reporter = await self._review(token)
+        async with self._gate.asked_by(address):
+            reporter = await self._review(token)
         if reporter is not None:
             self._trust(digest, reporter)
         return reporter
@@ -174,13 +196,26 @@ class ProgressServer:
             return None
         labels = pod["metadata"].get("labels") or {}
         attempt = labels.get(names.LABEL_ATTEMPT, "")
-        if not attempt.isdecimal() or names.LABEL_UID not in labels:
+        if not attempt.isdecimal() or not labels.get(names.LABEL_RUN):
             return None
-        return Reporter(
-            key=Key(identity.namespace, labels.get(names.LABEL_RUN, "")),
-            uid=labels[names.LABEL_UID],
+        reporter = Reporter(
+            key=Key(identity.namespace, labels[names.LABEL_RUN]),
+            uid=labels.get(names.LABEL_UID, ""),
             attempt=int(attempt),
         )
+        return reporter if await self._is_of_a_run(reporter) else None
+
+    async def _is_of_a_run(self, reporter: Reporter) -> bool:
+        """Labels are what the pod's maker wrote: the run of that name must have that uid.
+
+        Else a pod of one namespace could speak for a run of another by wearing its uid, and one of
+        its own for an attempt that was never made.
+        """
+        key = reporter.key
+        run = await self._cluster.get(names.KIND, key.namespace, key.name)
+        if run is None or run["metadata"]["uid"] != reporter.uid:
+            return False
+        return reporter.attempt <= int((run.get("status") or {}).get("attempt") or 0)
 
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
@@ -188,7 +223,7 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
         document = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise SpecError("body", f"is not JSON: {error}") from None
-    except asyncio.IncompleteReadError as error:
+    except (asyncio.IncompleteReadError, web.RequestPayloadError) as error:
         raise SpecError("body", f"is cut short: {error}") from None
     if not isinstance(document, dict):
         raise SpecError("body", "must be a JSON object")
@@ -205,5 +240,7 @@ def _progress(body: Mapping[str, Any], attempt: int) -> Progress:
     return progress_from_upstream(upstream, attempt)
 
 
-def _answer(status: int, message: str) -> web.Response:
-    return web.json_response({"message": message} if message else {}, status=status)
+def _answer(status: int, message: str, *, retry_after: str = "") -> web.Response:
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    body = {"message": message} if message else {}
+    return web.json_response(body, status=status, headers=headers)
