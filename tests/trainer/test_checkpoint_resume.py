@@ -12,6 +12,7 @@ from parity import gang, tiny
 from parity.gang import Case
 from parity.saving import SAVED_AFTER
 from parity.tiny import Point
+from qwenft_trainer.checkpoint_files import digest
 
 pytestmark = pytest.mark.torch
 
@@ -105,12 +106,21 @@ def alone(model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         path.write_bytes(content)
         return path.parent.parent
 
+    def prepared(name: str) -> Path:
+        path = next(ours(name).glob("step-*"))
+        (path / ".metadata").write_bytes(b"cposix\nsystem\n(S'exit 1'\ntR.")
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"][".metadata"] = digest(path / ".metadata")
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        return path.parent
+
     without_manifest = ours("unfinished")
     next(without_manifest.glob("step-*/manifest.json")).unlink()
     restores = {
         "whole": {"directory": ours("whole")},
         "flipped bit": {"directory": damaged("flipped", "__2_0.distcp")},
         "flipped metadata": {"directory": damaged("metadata", ".metadata")},
+        "prepared": {"directory": prepared("prepared")},
         "unfinished": {"directory": without_manifest},
         "empty": {"directory": tmp_path_factory.mktemp("empty")},
         "another run": {"directory": ours("foreign"), "identity": "other"},
@@ -141,6 +151,7 @@ def test_a_checkpoint_of_fewer_steps_than_asked_is_restored(alone: Mapping[str, 
         ("before", f"one from before step {SAVED_AFTER} was asked for"),
         ("flipped bit", "__2_0.distcp is damaged"),
         ("flipped metadata", ".metadata is damaged"),
+        ("prepared", "it asks for posix.system, which no checkpoint needs"),
         ("another run", "another run"),
         ("older attempt", "attempt 1, this is attempt 0"),
     ],

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -28,9 +28,11 @@ from qwenft_trainer.checkpoint_files import (
     find,
     fsync_directory,
     remove_old,
+    unlisted,
     verify,
     write_json,
 )
+from qwenft_trainer.checkpoint_reader import GuardedReader, suspicious
 from qwenft_trainer.failure import TrainerError
 from qwenft_trainer.stages import Stages
 
@@ -98,7 +100,7 @@ class CheckpointStore:
                 self._warn(f"checkpoint {found.path} is passed over: {reason}")
                 continue
             prepare_moments(optimizer, found.step)
-            load(state_of(stages, optimizer), storage_reader=FileSystemReader(str(found.path)))
+            load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
             return Restored(step=found.step, notes=found.notes)
         return Restored()
 
@@ -110,7 +112,8 @@ class CheckpointStore:
         if self.before_step is not None and found.step >= self.before_step:
             return f"one from before step {self.before_step} was asked for"
         mine = found.files_of(dist.get_rank(), dist.get_world_size())
-        problems = [problem for problem in _gathered_list(verify(found.path, mine)) if problem]
+        problem = unlisted(found) or verify(found.path, mine) or suspicious(found.path)
+        problems = [problem for problem in _gathered_list(problem) if problem]
         return problems[0] if problems else None
 
     def _claim(self) -> None:

@@ -80,6 +80,19 @@ def verify(directory: Path, files: Mapping[str, str]) -> str | None:
     return None
 
 
+def unlisted(found: Found) -> str | None:
+    """Return why the manifest does not account for the directory, or None.
+
+    A manifest that lists too little would vouch for files that it does not know.
+    """
+    listed, there = set(found.files), {path.name for path in found.path.iterdir()} - {MANIFEST}
+    if strange := sorted(name for name in listed if Path(name).name != name):
+        return f"{MANIFEST} lists {strange[0]!r}, which is no file of the checkpoint"
+    if surplus := sorted(there - listed):
+        return f"{surplus[0]} is not in {MANIFEST}"
+    return None
+
+
 def remove_old(directory: Path, *, keep: int, attempt: int, identity: str) -> None:
     """Keep the ``keep`` best checkpoints of this run; another run's and surplus ones go."""
     ours: list[Found] = []

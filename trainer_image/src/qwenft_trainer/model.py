@@ -62,7 +62,7 @@ def read_config(directory: Path) -> PretrainedConfig:
     if not (directory / "config.json").is_file():
         raise ModelInvalid(f"{directory} holds no config.json; it must be a Hugging Face directory")
     try:
-        config = AutoConfig.from_pretrained(directory)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelInvalid(f"{directory / 'config.json'} cannot be read: {error}") from error
     return checked_config(config)

@@ -165,8 +165,9 @@ def _dtype(config: PretrainedConfig) -> torch.dtype:
 
 def _generation(directory: Path, config: PretrainedConfig) -> GenerationConfig:
     if (directory / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(directory)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(directory) or config)
+        return GenerationConfig.from_pretrained(directory, trust_remote_code=False)
+    found = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    return GenerationConfig.from_model_config(found or config)
 
 
 def _leave() -> None:

@@ -1,0 +1,165 @@
+"""Checkpoints and models that somebody has prepared: detected, and nothing of them is run."""
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from qwenft_trainer.checkpoint_files import MANIFEST, digests, find, unlisted, verify, write_json
+from qwenft_trainer.checkpoint_reader import CONTENTS, GuardedReader, read_contents, suspicious
+from qwenft_trainer.failure import ModelInvalid
+from qwenft_trainer.model import read_config
+
+pytestmark = pytest.mark.torch
+
+SAVED = {
+    "model": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)},
+    "optimizer": {"count": torch.tensor(7), "mask": torch.tensor([True, False])},
+}
+
+
+class Calls:
+    """A pickle of this calls ``function`` when it is read."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._call
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Return an honest checkpoint's directory, with its manifest."""
+    path = tmp_path / "step-00000004-attempt-0001"
+    with warnings.catch_warnings(action="ignore"):  # torch tells that there is one process
+        save(SAVED, storage_writer=FileSystemWriter(str(path)), no_dist=True)
+    sign(path)
+    return path
+
+
+def sign(path: Path) -> None:
+    """Write a manifest that agrees with the directory, as anybody may who can write there."""
+    files = {n: d for n, d in digests(path, prefix="").items() if n != MANIFEST}
+    manifest = {"step": 4, "attempt": 1, "identity": "run", "files": files, "notes": {}}
+    write_json(path / MANIFEST, manifest)
+
+
+def test_an_honest_checkpoint_is_read_to_the_bit(checkpoint: Path) -> None:
+    (found,) = find(checkpoint.parent)
+    assert unlisted(found) is None
+    assert verify(found.path, found.files) is None
+    assert suspicious(checkpoint) is None
+    target = {key: {n: torch.zeros_like(v) for n, v in part.items()} for key, part in SAVED.items()}
+    with warnings.catch_warnings(action="ignore"):
+        load(target, storage_reader=GuardedReader(checkpoint), no_dist=True)
+    for key, part in SAVED.items():
+        for name, value in part.items():
+            assert torch.equal(target[key][name], value), name
+
+
+def evil(marker: Path) -> dict[str, Any]:
+    return {
+        "a call": Calls(marker.touch),
+        "a shell": Calls(eval, f"open({str(marker)!r}, 'w')"),
+        "hidden in a list": [Calls(marker.touch)],
+        "an attribute of a known class": Calls(getattr, torch.Size, "__doc__"),
+        "a tensor": torch.ones(3),
+        "a number": 7,
+        "nothing": None,
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(evil(Path("x"))))
+def test_a_table_of_contents_that_would_run_something_is_refused(
+    checkpoint: Path, tmp_path: Path, kind: str
+) -> None:
+    marker = tmp_path / "was-run"
+    (checkpoint / CONTENTS).write_bytes(pickle.dumps(evil(marker)[kind]))
+    sign(checkpoint)
+    (found,) = find(checkpoint.parent)
+    assert verify(found.path, found.files) is None, "the digests alone do not show it"
+    assert "no table of contents" in (suspicious(checkpoint) or "")
+    with pytest.raises(pickle.UnpicklingError):
+        GuardedReader(checkpoint).read_metadata()
+    assert not marker.exists()
+
+
+def test_the_same_table_does_run_under_an_unguarded_reader(tmp_path: Path) -> None:
+    marker = tmp_path / "was-run"
+    pickle.loads(pickle.dumps(evil(marker)["a call"]))  # noqa: S301 - what the guard is there for
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 10, 100, -1])
+def test_a_cut_table_of_contents_is_an_error_of_one_kind(checkpoint: Path, cut: int) -> None:
+    content = (checkpoint / CONTENTS).read_bytes()
+    (checkpoint / CONTENTS).write_bytes(content[:cut])
+    with pytest.raises(pickle.UnpicklingError):
+        read_contents(checkpoint)
+
+
+def test_a_missing_table_of_contents_is_told(checkpoint: Path) -> None:
+    (checkpoint / CONTENTS).unlink()
+    assert "no table of contents" in (suspicious(checkpoint) or "")
+
+
+@pytest.mark.parametrize("module", ["os", "builtins", "posix", "subprocess", "torch", "pathlib"])
+def test_only_listed_names_are_found(checkpoint: Path, module: str) -> None:
+    for name in ("system", "eval", "getattr", "load", "Path", "Size.__class__", "PosixPath.home"):
+        call = f"c{module}\n{name}\n.".encode()
+        (checkpoint / CONTENTS).write_bytes(call)
+        with pytest.raises(pickle.UnpicklingError):
+            read_contents(checkpoint)
+
+
+def test_a_file_that_the_manifest_does_not_know_is_told(checkpoint: Path) -> None:
+    (checkpoint / "__9_9.distcp").write_bytes(b"smuggled")
+    (found,) = find(checkpoint.parent)
+    assert unlisted(found) == "__9_9.distcp is not in manifest.json"
+
+
+def test_an_empty_manifest_vouches_for_nothing(checkpoint: Path) -> None:
+    manifest = json.loads((checkpoint / MANIFEST).read_text()) | {"files": {}}
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+    (found,) = find(checkpoint.parent)
+    assert verify(found.path, found.files) is None
+    assert "is not in manifest.json" in (unlisted(found) or "")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".."])
+def test_a_manifest_that_points_elsewhere_is_told(checkpoint: Path, name: str) -> None:
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    manifest["files"][name] = "0"
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+    (found,) = find(checkpoint.parent)
+    assert unlisted(found) is not None or verify(found.path, found.files) is not None
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "evil"])
+def test_code_in_a_model_s_directory_is_not_run(tmp_path: Path, model_type: str) -> None:
+    marker = tmp_path / "was-run"
+    config = {
+        "model_type": model_type,
+        "hidden_size": 64,
+        "auto_map": {
+            "AutoConfig": "evil.EvilConfig",
+            "AutoModelForCausalLM": "evil.EvilModel",
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    if model_type == "evil":
+        with pytest.raises(ModelInvalid):
+            read_config(tmp_path)
+    else:
+        assert read_config(tmp_path).model_type == "qwen2"
+    assert not marker.exists()
