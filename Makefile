@@ -47,6 +47,12 @@ test-full: env ## Also the whole parity matrix and the long sweeps
 accuracy: env-unit ## How well the planner predicts: figures on measured public runs, docs/accuracy.md
 	@PYTHONPATH=operator/src:tests/support $(PY) -m accuracy.report
 
+.PHONY: docs docs-reference
+docs: ## The documentation as a site in build/site; a broken link is an error
+	@bash docs/build.sh
+docs-reference: env-unit ## Write docs/reference and the samples' plans anew from the code
+	@PYTHONPATH=operator/src:tests/support $(PY) -m reference
+
 .PHONY: demo cluster-up cluster-down
 demo: env ## From nothing to a finished two-node fine-tune
 	@PYTHONPATH=tests/cluster $(PY) -m demo

@@ -17,3 +17,4 @@ compile unit.txt pyproject.toml --extra operator --group test --constraint requi
 compile operator.txt pyproject.toml --extra operator --constraint requirements/dev.txt
 compile trainer.txt pyproject.toml --extra trainer --constraint requirements/dev.txt
 printf 'uv\nhatchling\n' | compile bootstrap.txt -
+printf 'mkdocs-material\n' | compile docs.txt -
