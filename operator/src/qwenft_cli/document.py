@@ -14,7 +14,7 @@ from qwenft_cli.failure import BAD_INPUT, CliError
 from qwenft_plan.errors import SpecError
 from qwenft_plan.spec import FinetuneSpec
 
-__all__ = ["API_VERSION", "KIND", "Document", "load"]
+__all__ = ["API_VERSION", "KIND", "Document", "load", "of_body"]
 
 API_VERSION = "qwenft.dev/v1alpha1"
 KIND = "QwenFineTune"
@@ -38,7 +38,17 @@ def load(path: str) -> Document:
     Raises :class:`CliError` with exit code 2 when the file cannot be read, is no YAML, holds no or
     several QwenFineTunes, or has a wrong field.
     """
-    body = _only_run(path, _documents(path, _read(path)))
+    return _document(path, _only_run(path, _documents(path, _read(path))))
+
+
+def of_body(body: Mapping[str, Any]) -> Document:
+    """Check a QwenFineTune that is in memory; raises as :func:`load` does."""
+    if body.get("kind") != KIND:
+        raise _wrong("run", f"kind is {body.get('kind')!r}, expected {KIND}")
+    return _document("run", _only_run("run", [body]))
+
+
+def _document(path: str, body: Mapping[str, Any]) -> Document:
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(metadata, Mapping) or not isinstance(name, str) or not name:

@@ -6,6 +6,7 @@ import argparse
 
 from qwenft_cli import document, options, watch
 from qwenft_cli.access import Connect
+from qwenft_cli.client import Client
 from qwenft_cli.failure import OK
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -26,8 +27,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     """Apply the file; with ``--watch`` the exit code is the run's."""
     read = document.load(args.file)
     access = connect(options.address(args, read))
-    metadata = {**read.body["metadata"], "namespace": access.namespace}
-    access.apply({**read.body, "metadata": metadata}, dry_run=args.dry_run)
+    Client.over(access).submit(read, dry_run=args.dry_run)
     if args.dry_run:
         print(f"{read.name}: the cluster accepts it (dry run)")
         return OK

@@ -6,6 +6,7 @@ import argparse
 
 from qwenft_cli import options
 from qwenft_cli.access import Connect
+from qwenft_cli.client import Client
 from qwenft_cli.failure import OK
 
 __all__ = ["HELP", "NAME", "add_arguments", "run", "switch"]
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
 
 def switch(args: argparse.Namespace, connect: Connect, *, suspended: bool) -> int:
     """Set ``spec.runPolicy.suspend`` and say what happens next."""
-    connect(options.address(args)).suspend(args.name, suspended=suspended)
+    client = Client.over(connect(options.address(args)))
+    (client.suspend if suspended else client.resume)(args.name)
     print(f"{args.name}: {'suspending' if suspended else 'resuming'}; qwenft status {args.name}")
     return OK
