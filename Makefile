@@ -53,6 +53,10 @@ docs: ## The documentation as a site in build/site; a broken link is an error
 docs-reference: env-unit ## Write docs/reference and the samples' plans anew from the code
 	@PYTHONPATH=operator/src:tests/support $(PY) -m reference
 
+.PHONY: dist
+dist: env-unit ## Wheel, source and chart in dist/, as a release hands them out
+	@VERSION=$(VERSION) bash requirements/dist.sh
+
 .PHONY: demo cluster-up cluster-down
 demo: env ## From nothing to a finished two-node fine-tune
 	@PYTHONPATH=tests/cluster $(PY) -m demo

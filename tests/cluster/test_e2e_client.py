@@ -11,6 +11,11 @@ from qwenft import Client, QwenftError
 pytestmark = pytest.mark.cluster
 
 
+def test_the_apiserver_takes_a_run_of_every_size(bench: Bench) -> None:
+    told = bench.kubectl("apply", "--dry-run=server", "-f", str(install.SAMPLES / "sizes"))
+    assert told.count("(server dry run)") == len(list(install.SAMPLES.glob("sizes/*.yaml")))
+
+
 def test_a_run_is_submitted_watched_and_looked_at_from_python(bench: Bench) -> None:
     client = Client(kubeconfig=str(bench.platform.kubeconfig), namespace=bench.namespace)
     body = install.sample("qwen-stdlib.yaml")
