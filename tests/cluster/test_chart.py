@@ -93,10 +93,65 @@ def test_plain_manifests_say_what_the_chart_says(template: Template) -> None:
     assert ours["containers"][0]["resources"] == theirs["containers"][0]["resources"]
 
 
-def test_kustomize_builds_the_manifests(platform: platforms.Platform) -> None:
+OWN_LABELS = ("app.kubernetes.io/", "helm.sh/", "qwenft.dev/part")
+DEFAULTS = {"QWENFT_WORKERS": "8", "QWENFT_WATCH_NAMESPACE": "", "QWENFT_IMAGE_PULL_POLICY": ""}
+
+
+def essence(item: Any) -> Any:
+    """Drop what differs by nature: labels that name an installation, values that are defaults."""
+    if isinstance(item, list):
+        if item and all(isinstance(entry, dict) and "name" in entry for entry in item):
+            item = [entry for entry in item if DEFAULTS.get(entry["name"]) != entry.get("value")
+                    or entry["name"] not in DEFAULTS]  # fmt: skip
+        return [essence(entry) for entry in item]
+    if not isinstance(item, dict):
+        return item
+    found = {
+        key: essence(value)
+        for key, value in item.items()
+        if not key.startswith(OWN_LABELS) and key not in ("imagePullPolicy", "optional")
+    }
+    return {key: value for key, value in found.items() if value not in ({}, None)}
+
+
+def by_name(objects: Objects) -> dict[str, Any]:
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": essence(item)
+        for item in objects
+        if "helm.sh/hook" not in (item["metadata"].get("annotations") or {})
+    }
+
+
+def test_kustomize_builds_what_the_chart_builds(
+    platform: platforms.Platform, template: Template
+) -> None:
     text = platforms.kubectl(platform, "kustomize", str(ROOT / "manifests"))
-    kinds = {item["kind"] for item in yaml.safe_load_all(text)}
-    assert {"CustomResourceDefinition", "Deployment", "Service", "Namespace"} <= kinds
+    plain = by_name([item for item in yaml.safe_load_all(text) if item])
+    chart = by_name(template("-n", "qwenft-system"))
+    assert plain.pop("Namespace/qwenft-system")
+    assert chart.pop("Secret/qwenft-progress"), "kustomization.yaml says how to make one"
+    assert plain.keys() == chart.keys()
+    # Its bytes are compared in tests/crd: kustomize writes 1e-05, which is a text in YAML 1.1.
+    assert chart.pop("CustomResourceDefinition/qwenfinetunes.qwenft.dev")
+    for name, item in chart.items():
+        assert plain[name] == item, name
+
+
+def test_helm_test_asks_for_no_more_than_it_needs(template: Template) -> None:
+    hooks = [
+        item for item in template() if "helm.sh/hook" in (item["metadata"].get("annotations") or {})
+    ]
+    assert sorted(item["kind"] for item in hooks) == [
+        "Pod", "Role", "RoleBinding", "ServiceAccount",
+    ]  # fmt: skip
+    assert rules_of(hooks, "qwenft-test") == {
+        ("qwenft.dev", "qwenfinetunes", "create"), ("qwenft.dev", "qwenfinetunes", "patch"),
+    }  # fmt: skip
+    (pod,) = of_kind(hooks, "Pod")
+    (deployment,) = of_kind(template(), "Deployment")
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= pod["metadata"]["labels"].items(), "the Service leaves it alone"
+    compile(pod["spec"]["containers"][0]["command"][2], "helm test", "exec")
 
 
 def test_the_operator_has_no_right_that_would_surprise(template: Template) -> None:

@@ -12,7 +12,7 @@ import yaml
 from demo.platforms import ROOT, Images, Platform, kubectl
 from embedded.stages import StageError, direct_environment, run, stage, wait_until
 
-__all__ = ["SYSTEM", "helm_install", "make_namespace", "prepare_data", "sample"]
+__all__ = ["RELEASE", "SYSTEM", "helm_install", "make_namespace", "prepare_data", "sample"]
 
 SYSTEM = "qwenft-system"
 RELEASE = "qwenft"
