@@ -51,6 +51,7 @@ class MemoryCluster:
     stored_nodes: list[dict[str, Any]] = field(default_factory=list)
     busy: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[Address] = field(default_factory=list)
+    config_maps: dict[str, dict[str, Any] | CliError] = field(default_factory=dict)
     dry_runs: int = 0
     followed: list[str] = field(default_factory=list)
 
@@ -99,6 +100,12 @@ class MemoryCluster:
 
     def node_pods(self) -> tuple[dict[str, Any], ...]:
         return tuple(self.busy)
+
+    def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+        found = self.config_maps.get(f"{namespace}/{name}")
+        if isinstance(found, CliError):
+            raise found
+        return found
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from qwenft_plan.cost import TimeParts
 from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.memory import MemoryParts
 from qwenft_plan.planner import Planned
+from qwenft_plan.prices import Prices
 from qwenft_plan.search import Refused
 
 SEVEN = "Qwen/Qwen1.5-7B"
@@ -147,7 +148,8 @@ def test_each_alternative_that_fits_has_its_parts() -> None:
     lines = explain.table(seven()).splitlines()
     below = [line for line in lines[lines.index("  alternatives") :] if line.startswith(" " * 6)]
     fitting = [item for item in seven().alternatives if item.judged is not None]
-    assert len(below) == 2 * len(fitting)
+    assert len(below) == 3 * len(fitting)
+    assert sum("GPU-hours per billion tokens" in line for line in below) == len(fitting)
     assert sum("memory GiB" in line for line in below) == len(fitting)
 
 
@@ -173,14 +175,33 @@ def test_a_table_without_alternatives_has_no_such_heading() -> None:
 def test_device_hours_are_in_the_table_and_money_where_a_price_is_known() -> None:
     hours = seven().chosen.device_hours_per_billion_tokens
     plain = explain.table(seven())
-    assert f"{hours:,.1f} device hours per billion tokens" in plain
+    assert f"{hours:,.1f} GPU-hours per billion tokens\n" in plain
     assert "an hour" not in plain
-    priced = explain.table(seven(), {"H100-80GB": 2.5})
-    assert f"{hours * 2.5:,.2f} at 2.5 an hour" in priced
+    priced = explain.table(seven(), Prices(hourly={"H100-80GB": 2.5}, currency="USD"))
+    assert f"{hours * 2.5:,.2f} USD at 2.5 an hour" in priced
+
+
+def test_each_alternative_has_its_own_cost() -> None:
+    prices = Prices(hourly={"H100-80GB": 2.0})
+    lines = explain.table(seven(), prices).splitlines()
+    shown = [line for line in lines if line.startswith(" " * 6 + "cost")]
+    costs = [prices.amount(item.judged) for item in seven().alternatives if item.judged]
+    assert len(shown) == len(costs) == 5
+    for line, cost in zip(shown, costs, strict=True):
+        assert f", {cost:,.2f} at 2 an hour" in line
 
 
 def test_the_price_of_another_device_is_of_no_use() -> None:
-    assert explain.table(seven(), {"A100-80GB": 2.5}) == explain.table(seven())
+    prices = Prices(hourly={"A100-80GB": 2.5})
+    assert explain.table(seven(), prices) == explain.table(seven())
+    assert explain.priced(seven(), prices) == seven().reason
+
+
+def test_the_reason_ends_in_the_cost_where_there_is_a_price() -> None:
+    hours = seven().chosen.device_hours_per_billion_tokens
+    told = explain.priced(seven(), Prices(hourly={"H100-80GB": 3.0}, currency="EUR"))
+    cost = f" Takes {hours:,.1f} GPU-hours per billion tokens, {hours * 3:,.2f} EUR."
+    assert told == seven().reason + cost
 
 
 def test_a_table_ends_with_a_line_break_and_has_no_trailing_spaces() -> None:

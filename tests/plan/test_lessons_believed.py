@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -14,8 +13,10 @@ from qwenft_plan.lessons import (
     NO_LESSONS,
     SPEED_BOUNDS,
     UNTAUGHT,
+    Experience,
     Lesson,
     Lessons,
+    Pair,
     lesson_key,
 )
 from qwenft_plan.model import ModelShape
@@ -28,9 +29,17 @@ SEVEN = "Qwen/Qwen1.5-7B"
 def taught(*ratios: tuple[float, float]) -> Lesson:
     """Return the correction after runs with these (speed, memory) ratios."""
     lessons = NO_LESSONS
-    for speed, memory in ratios:
-        lessons = lessons.after(KEY, speed=speed, memory=memory)
+    for number, (speed, memory) in enumerate(ratios):
+        lessons = lessons.after(KEY, run(number, speed, memory))
     return lessons.lesson(KEY)
+
+
+def run(number: int, speed: float, memory: float) -> Experience:
+    return Experience(
+        run=f"r{number}",
+        memory=Pair(predicted=10.0, measured=10.0 * memory),
+        speed=Pair(predicted=10.0, measured=10.0 * speed),
+    )
 
 
 def key_of(judged: Judged) -> str:
@@ -38,7 +47,7 @@ def key_of(judged: Judged) -> str:
 
 
 def test_runs_of_another_kind_teach_nothing() -> None:
-    assert NO_LESSONS.after(KEY, speed=0.8, memory=1.1).lesson("other") == UNTAUGHT
+    assert NO_LESSONS.after(KEY, run(0, 0.8, 1.1)).lesson("other") == UNTAUGHT
 
 
 @pytest.mark.parametrize("speed", [0.8, 0.95, 1.05, 1.2])
@@ -67,26 +76,63 @@ def test_less_memory_is_believed_less_than_more() -> None:
 
 
 def test_learning_leaves_the_older_lessons_as_they_were() -> None:
-    NO_LESSONS.after(KEY, speed=0.9, memory=1.1)
+    NO_LESSONS.after(KEY, run(0, 0.9, 1.1))
     assert NO_LESSONS.lesson(KEY) == UNTAUGHT
 
 
 def test_equal_lessons_are_stored_in_equal_bytes() -> None:
-    one = NO_LESSONS.after("a", speed=0.9, memory=1.0).after("b", speed=1.1, memory=1.0)
-    other = NO_LESSONS.after("b", speed=1.1, memory=1.0).after("a", speed=0.9, memory=1.0)
-    assert json.dumps(one.to_data()) == json.dumps(other.to_data())
+    one = NO_LESSONS.after("a", run(0, 0.9, 1.0)).after("b", run(1, 1.1, 1.0))
+    other = NO_LESSONS.after("b", run(1, 1.1, 1.0)).after("a", run(0, 0.9, 1.0))
+    assert list(one.to_data().items()) == list(other.to_data().items())
+
+
+def test_stored_lessons_are_believed_as_they_were() -> None:
+    lessons = NO_LESSONS.after(KEY, run(0, 0.9, 1.1)).after(KEY, run(1, 0.8, 1.05))
+    assert Lessons.from_data(lessons.to_data()).lesson(KEY) == lessons.lesson(KEY)
+
+
+TENSOR = KEY.replace(".tp1.", ".tp2.")
+
+
+def kin(own: int, others: int, speed: float = 0.8) -> Lesson:
+    """Return the correction of a kind of which `own` runs went as predicted, its kin slowly."""
+    lessons = NO_LESSONS
+    for number in range(own):
+        lessons = lessons.after(KEY, run(number, 1.0, 1.0))
+    for number in range(others):
+        lessons = lessons.after(TENSOR, run(100 + number, speed, 1.0))
+    return lessons.lesson(KEY)
+
+
+def test_a_shape_without_runs_takes_after_its_kin_but_less() -> None:
+    lessons = kin(0, 8)
+    assert (lessons.runs, lessons.kin) == (0, 8)
+    assert 0.8 < lessons.speed < 0.9
+
+
+def test_more_kin_are_believed_more() -> None:
+    speeds = [kin(0, others).speed for others in (1, 2, 4, 8, 16)]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_runs_of_one_s_own_count_before_those_of_kin() -> None:
+    speeds = [kin(own, 8).speed for own in (0, 1, 2, 4, 8)]
+    assert speeds == sorted(speeds)
+    assert speeds[-1] > 0.95
 
 
 @pytest.mark.parametrize(
-    "text", ["[[true, 1.0]]", "[[Infinity, 1.0]]", "[[1e400, 1.0]]", f"[[1{'0' * 400}, 1.0]]"]
+    "stranger",
+    [
+        KEY.replace("H100-80GB", "A100-80GB"),
+        KEY.replace("qwen2", "qwen3"),
+        KEY.replace("full.bf16", "lora.bf16"),
+        KEY.replace("bf16_mixed", "fp32"),
+    ],
 )
-def test_a_stored_number_out_of_range_counts_for_nothing(text: str) -> None:
-    assert Lessons.from_data({KEY: text}).lesson(KEY) == UNTAUGHT
-
-
-def test_good_pairs_among_bad_ones_are_read() -> None:
-    text = '[["x", 1], [0.9, 1.1], [0, 1], [0.9, 1.1]]'
-    assert Lessons.from_data({KEY: text}).lesson(KEY) == taught((0.9, 1.1), (0.9, 1.1))
+def test_another_device_family_or_method_is_no_kin(stranger: str) -> None:
+    lessons = NO_LESSONS.after(TENSOR, run(0, 0.8, 1.1))
+    assert lessons.lesson(stranger) == UNTAUGHT
 
 
 @pytest.mark.parametrize(

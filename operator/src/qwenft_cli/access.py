@@ -55,6 +55,9 @@ class Access(Protocol):
     def node_pods(self) -> tuple[Object, ...]:
         """Return the pods that hold resources on the nodes, of every namespace."""
 
+    def config_map(self, namespace: str, name: str) -> Object | None:
+        """Return a ConfigMap of any namespace, None if there is none."""
+
 
 Connect = Callable[[Address], Access]
 """How a verb gets at a cluster: ``connect.connect``, or a stand-in."""

@@ -144,6 +144,11 @@ class _Cluster:
     def node_pods(self) -> tuple[Object, ...]:
         return self._list("/api/v1/pods")
 
+    def config_map(self, namespace: str, name: str) -> Object | None:
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
+        response = self._send("GET", path, absent=True)
+        return None if response is None else cast("Object", json.loads(response.read()))
+
     def _runs_path(self, name: str = "") -> str:
         base = f"{_GROUP}/namespaces/{self._namespace}/qwenfinetunes"
         return f"{base}/{quote(name, safe='')}" if name else base
@@ -170,7 +175,10 @@ class _Cluster:
         body: Object | None = None,
         content_type: str = "application/json",
         timeout: float | tuple[float, float] = _TIMEOUT_SECONDS,
+        *,
+        absent: bool = False,
     ) -> Any:
+        """Return the answer; with ``absent`` None where there is no such object."""
         headers = {"Accept": "application/json, */*", "Content-Type": content_type}
         target = f"{path}?{urlencode(query)}" if query else path
         method, url, headers, _, _ = self._api.param_serialize(
@@ -180,6 +188,8 @@ class _Cluster:
             response = self._api.call_api(method, url, headers, body, _request_timeout=timeout)
         except self._silence as error:
             raise _unreachable(self._api.configuration.host, error) from None
+        if absent and response.status == 404:  # noqa: PLR2004 - not found
+            return None
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
             raise _refused(response.status, response.read())
         return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 
 from qwenft_cli.access import Access, Address, Connect, Object
 from qwenft_cli.document import Document
@@ -46,14 +47,19 @@ def address(args: argparse.Namespace, document: Document | None = None) -> Addre
     )
 
 
-def capacity(args: argparse.Namespace, document: Document, connect: Connect) -> Capacity:
+def capacity(
+    args: argparse.Namespace,
+    document: Document,
+    connect: Connect,
+    networks: Mapping[str, float] | None = None,
+) -> Capacity:
     """Return the nodes of ``--on``, else the cluster's free ones as the operator counts them."""
     if args.on:
         shapes = Inventory.parse(args.on).nodes
         return Capacity(offers=tuple(_offer(shape) for shape in shapes))
     access: Access = connect(address(args, document))
     pods = [pod for pod in access.node_pods() if not _has_ended(pod)]
-    return count_free(document.spec.resources, access.nodes(), pods)
+    return count_free(document.spec.resources, access.nodes(), pods, networks=networks)
 
 
 def this_machine(processes: int | None = None) -> Inventory:

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from qwenft_cli import document, options
+from qwenft_cli import document, guidance, options
 from qwenft_cli.access import Connect
 from qwenft_cli.failure import OK
 from qwenft_plan import explain
@@ -33,20 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.svg", help="draw memory and step time as stacked bars"
     )
+    guidance.add_arguments(parser)
     options.add_cluster(parser)
 
 
 def run(args: argparse.Namespace, connect: Connect) -> int:
     """Print the table, or the plan file with ``-o json``."""
     read = document.load(args.file)
-    chosen = planned(read, options.capacity(args, read, connect).inventory)
+    advice = guidance.advice(args, read, connect)
+    chosen, capacity = guidance.planned(read, advice, args, connect)
     if args.plot is not None:
         args.plot.write_text(picture(chosen), encoding="utf-8")
     if args.output == "json":
         print(chosen.plan.to_json(), end="")
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
-        print(wrapped(explain.table(chosen), width), end="")
+        remark = f"\n{capacity.remark}\n" if capacity.remark else ""
+        print(wrapped(explain.table(chosen, advice.prices) + remark, width), end="")
     return OK
 
 

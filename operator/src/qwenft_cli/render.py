@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from qwenft_cli import document, options
-from qwenft_cli import plan as plan_verb
+from qwenft_cli import document, guidance, options
 from qwenft_cli.access import Connect
 from qwenft_cli.failure import OK
 from qwenft_operator.render import render
@@ -39,14 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     options.add_file(parser)
     options.add_inventory(parser)
+    guidance.add_arguments(parser)
     options.add_cluster(parser)
 
 
 def run(args: argparse.Namespace, connect: Connect) -> int:
     """Plan the file and print the objects of its first attempt."""
     read = document.load(args.file)
-    capacity = options.capacity(args, read, connect)
-    chosen = plan_verb.planned(read, capacity.inventory)
+    advice = guidance.advice(args, read, connect)
+    chosen, capacity = guidance.planned(read, advice, args, connect)
     owner = _owner(read, args.namespace)
     placement = capacity.placement(read.spec, chosen)
     print(to_yaml(render(read.spec, chosen.plan, owner, 1, placement=placement)), end="")

@@ -14,6 +14,7 @@ from qwenft_operator import names
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import Metrics, MetricsServer
+from qwenft_operator.notebook import Notebook
 from qwenft_operator.port import Unavailable
 from qwenft_operator.progress_server import ProgressServer
 from qwenft_operator.queue import WorkQueue
@@ -47,6 +48,11 @@ class Options:
     port: int = names.PROGRESS_PORT
     metrics_port: int | None = None
     """Port of ``/metrics``, 0 for any that is free; None: no metrics are served."""
+    home: str = ""
+    """The operator's own namespace, with its prices and lessons; empty: there are none."""
+    name: str = "qwenft"
+    """The operator's own name, which its ConfigMaps begin with."""
+    learns: bool = True
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
@@ -61,6 +67,9 @@ class Options:
             host=environ.get("QWENFT_PROGRESS_HOST", ""),
             port=int(environ.get("QWENFT_PROGRESS_PORT", str(names.PROGRESS_PORT))),
             metrics_port=_port(environ.get("QWENFT_METRICS_PORT", "")),
+            home=environ.get("QWENFT_OPERATOR_NAMESPACE", ""),
+            name=environ.get("QWENFT_OPERATOR_NAME", "") or "qwenft",
+            learns=environ.get("QWENFT_LEARN", "true") != "false",
         )
 
     @property
@@ -97,6 +106,9 @@ class App:
             cluster,
             settings=options.settings(),
             reports=self._reports,
+            notebook=Notebook(
+                cluster, namespace=options.home, name=options.name, learns=options.learns
+            ),
             scope=options.namespace,
             witness=self._metrics,
         )

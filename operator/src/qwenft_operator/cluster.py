@@ -121,6 +121,17 @@ class ApiCluster:
         except _Answer as answer:
             raise _translated(f"{kind} {metadata['name']}", answer) from None
 
+    async def create(self, manifest: Body) -> None:
+        """Make an object that must not be there yet."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _path(kind, metadata["namespace"])
+        try:
+            await self._call(
+                "POST", path, query={"fieldManager": names.FIELD_MANAGER}, body=manifest
+            )
+        except _Answer as answer:
+            raise _translated(f"{kind} {metadata['name']}", answer) from None
+
     async def delete(
         self, kind: str, namespace: str, name: str, *, uid: str, grace: int | None
     ) -> None:

@@ -56,7 +56,13 @@ class Cluster(Protocol):
         """Return the objects of a kind, of all namespaces if none is named."""
 
     async def apply(self, manifest: Body) -> None:
-        """Make the object so (server-side apply)."""
+        """Make the object so (server-side apply).
+
+        With a ``metadata.resourceVersion`` only that version is replaced, else :class:`Conflict`.
+        """
+
+    async def create(self, manifest: Body) -> None:
+        """Make an object that must not be there yet; :class:`Conflict` if it is."""
 
     async def delete(
         self, kind: str, namespace: str, name: str, *, uid: str, grace: int | None

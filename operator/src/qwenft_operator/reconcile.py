@@ -18,6 +18,8 @@ from qwenft_operator import logs, names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decide import decide
 from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.experience import finding_of
+from qwenft_operator.notebook import Notebook
 from qwenft_operator.observe import observe
 from qwenft_operator.port import Cluster, Conflict, Refused
 from qwenft_operator.reports import Reports
@@ -73,6 +75,7 @@ class Reconciler:
         *,
         settings: Settings | None = None,
         reports: Reports | None = None,
+        notebook: Notebook | None = None,
         scope: str = "",
         clock: Callable[[], float] = time.time,
         witness: Witness | None = None,
@@ -81,6 +84,7 @@ class Reconciler:
         self._witness = witness
         self._settings = settings or Settings()
         self._reports = reports or Reports()
+        self._notebook = notebook or Notebook(cluster, namespace="", name="")
         self._scope = scope
         self._clock = clock
         self._planning = asyncio.Lock()
@@ -106,6 +110,8 @@ class Reconciler:
         if self._witness is not None:
             self._witness.seen(body)
         situation = await self._situation(body)
+        if await self._learnt(body, situation):
+            return 0.0
         decision = decide(situation)
         if decision.wants_capacity:
             return await self._plan_and_start(key, body, situation)
@@ -133,14 +139,35 @@ class Reconciler:
             self._reports.fence(owner.uid, situation.attempt)
         return situation
 
+    async def _learnt(self, body: Mapping[str, Any], situation: Situation) -> bool:
+        """Learn from a run that has finished, once; True if the run is to be read again.
+
+        The lessons know the run by its uid, so it does no harm to die before the status is written.
+        """
+        finding = finding_of(situation.run)
+        if finding is None or situation.run.deleting:
+            return False
+        try:
+            if not await self._notebook.record(finding):
+                return False
+        except Conflict:
+            return True
+        status = dict(situation.run.status) | {"lesson": finding.to_status()}
+        await self._write_status(body, Decision(status=status))
+        return True
+
     async def _plan_and_start(
         self, key: Key, body: Mapping[str, Any], situation: Situation
     ) -> float | None:
         """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
         async with self._planning:
+            advice = await self._notebook.advice()
             situation = replace(
                 situation,
-                capacity=await read_capacity(self._cluster, situation.run, self._scope),
+                advice=advice,
+                capacity=await read_capacity(
+                    self._cluster, situation.run, self._scope, advice.networks
+                ),
                 obstacles=await obstacles(self._cluster, situation.run, situation.attempt + 1),
                 now=self._clock(),
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenft_operator import names
+from qwenft_operator.advice import NO_ADVICE, Advice
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Deletion, Notice
 from qwenft_operator.history import History
@@ -29,6 +30,8 @@ class Situation:
     settings: Settings = field(default_factory=Settings)
     capacity: Capacity | None = None
     """What the cluster has free; None until a decision asks for it."""
+    advice: Advice = NO_ADVICE
+    """Prices, networks and lessons; known together with the capacity."""
     obstacles: tuple[str, ...] = ()
     """What the namespace lacks or has too much of; known together with the capacity."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
@@ -12,6 +13,7 @@ from qwenft_operator.nodes import Capacity
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, plan_block, workers_block
+from qwenft_plan import explain
 from qwenft_plan.errors import Infeasible, SpecError
 from qwenft_plan.model import ModelShape
 from qwenft_plan.planner import Planned, plan
@@ -45,11 +47,13 @@ def start_attempt(situation: Situation) -> Decision:
 
 
 def _plan(situation: Situation, capacity: Capacity) -> Planned:
-    return plan(
+    planned = plan(
         spec=situation.spec,
         model=ModelShape.for_spec(situation.spec.model),
         inventory=capacity.inventory,
+        lessons=situation.advice.lessons,
     )
+    return replace(planned, reason=explain.priced(planned, situation.advice.prices))
 
 
 def _choose(situation: Situation, capacity: Capacity) -> tuple[Planned, tuple[str, ...]]:
@@ -96,7 +100,7 @@ def _begin(
         message += f" Avoids {', '.join(avoided)}, which failed repeatedly."
     changes = {
         "attempt": attempt,
-        "plan": plan_block(planned),
+        "plan": plan_block(planned, situation.advice.prices),
         "workers": workers_block((), planned.plan.nodes),
         "startTime": situation.run.status.get("startTime") or format_time(situation.now),
         "completionTime": None,

@@ -14,8 +14,11 @@ from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.observe import PodView
 from qwenft_operator.run import Run
-from qwenft_plan.planner import Planned
+from qwenft_plan.lessons import UNTAUGHT, lesson_key
+from qwenft_plan.planner import Alternative, Planned
+from qwenft_plan.prices import NO_PRICES, Prices
 from qwenft_plan.progress import Progress
+from qwenft_plan.search import Judged
 
 __all__ = ["Report", "compose", "plan_block", "progress_blocks", "result_block", "workers_block"]
 
@@ -100,13 +103,14 @@ def _stamped(
     return condition | {"observedGeneration": generation, "lastTransitionTime": since}
 
 
-def plan_block(planned: Planned) -> dict[str, Any]:
+def plan_block(planned: Planned, prices: Prices = NO_PRICES) -> dict[str, Any]:
     """Return ``status.plan``."""
-    plan, predicted = planned.plan, planned.predicted
-    return {
+    plan, predicted, chosen = planned.plan, planned.predicted, planned.chosen
+    block = {
         "summary": planned.summary[:256],
         "reason": planned.reason[:_LONGEST_MESSAGE],
         "digest": plan.digest,
+        "kind": lesson_key(chosen.work, chosen.layout),
         "nodes": plan.nodes,
         "processesPerNode": plan.processes_per_node,
         "worldSize": plan.world_size,
@@ -122,11 +126,34 @@ def plan_block(planned: Planned) -> dict[str, Any]:
             "tokensPerSecond": predicted.tokens_per_second,
             "mfu": predicted.mfu,
         },
-        "alternatives": [
-            {"summary": item.summary[:256], "rejected": item.rejected[:_LONGEST_MESSAGE]}
-            for item in planned.alternatives[:8]
-        ],
+        "cost": _cost(chosen, prices),
+        "alternatives": [_alternative(item, prices) for item in planned.alternatives[:8]],
     }
+    if chosen.lesson != UNTAUGHT:
+        block["correction"] = {
+            "speed": float(f"{chosen.lesson.speed:.4g}"),
+            "memory": float(f"{chosen.lesson.memory:.4g}"),
+            "runs": chosen.lesson.runs + chosen.lesson.kin,
+        }
+    return block
+
+
+def _alternative(item: Alternative, prices: Prices) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "summary": item.summary[:256],
+        "rejected": item.rejected[:_LONGEST_MESSAGE],
+    }
+    return told if item.judged is None else told | {"cost": _cost(item.judged, prices)}
+
+
+def _cost(item: Judged, prices: Prices) -> dict[str, Any]:
+    """Return what a billion tokens take: device hours, and money where there is a price."""
+    cost: dict[str, Any] = {"deviceHours": _rounded(item.device_hours_per_billion_tokens)}
+    amount = prices.amount(item)
+    if amount is not None:
+        cost["amount"] = _rounded(amount)
+        cost |= {"currency": prices.currency} if prices.currency else {}
+    return cost
 
 
 def progress_blocks(progress: Progress, now: float) -> dict[str, Any]:

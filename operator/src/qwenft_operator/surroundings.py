@@ -77,8 +77,13 @@ def _is_suspicious(pod: Body) -> bool:
     return not ready or "deletionTimestamp" in pod["metadata"]
 
 
-async def read_capacity(cluster: Cluster, run: Run, scope: str) -> Capacity:
-    """Return what the cluster has free for the run; ``scope`` is the watched namespace or empty."""
+async def read_capacity(
+    cluster: Cluster, run: Run, scope: str, networks: Mapping[str, float] | None = None
+) -> Capacity:
+    """Return what the cluster has free for the run; ``scope`` is the watched namespace or empty.
+
+    ``networks``: rates between nodes that the settings give.
+    """
     assert run.spec is not None  # noqa: S101 - only a run with a spec is planned
     nodes, pods, jobs, runs = await asyncio.gather(
         cluster.list("Node"),
@@ -88,7 +93,7 @@ async def read_capacity(cluster: Cluster, run: Run, scope: str) -> Capacity:
     )
     others = [body for body in runs if body["metadata"]["uid"] != run.owner.uid]
     promised = _promised(jobs, pods) + _kept(others, jobs)
-    return capacity(run.spec.resources, nodes, pods, promised)
+    return capacity(run.spec.resources, nodes, pods, promised, networks)
 
 
 def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, float]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group, Inventory
+from qwenft_plan.lessons import Lesson
 from qwenft_plan.model import ModelShape
+from qwenft_plan.prices import NO_PRICES, Prices
 from qwenft_plan.remedies import remedies
 from qwenft_plan.search import Judged, Refused, sizes
 from qwenft_plan.spec import FinetuneSpec
@@ -16,7 +18,7 @@ from qwenft_plan.spec import FinetuneSpec
 if TYPE_CHECKING:
     from qwenft_plan.planner import Planned
 
-__all__ = ["infeasible", "reason", "slower", "summary", "table"]
+__all__ = ["infeasible", "priced", "reason", "slower", "summary", "table"]
 
 _RECOMPUTE = {"none": "", "selective": "selective recompute", "full": "full recompute"}
 _PART_WORDS = {
@@ -58,12 +60,21 @@ def reason(best: Judged, fitting: int, refused: int) -> str:
         text += f"; {seconds / best.time.total:.0%} of a step goes into {_PART_WORDS[worst]}"
     if best.nodes > 1 and best.work.device.vendor != "cpu":
         text += f"; assumes {_network(best)}"
-    if best.lesson.runs:
-        text += (
-            f"; corrected by {best.lesson.runs} earlier runs (speed × {best.lesson.speed:.2f}, "
-            f"memory × {best.lesson.memory:.2f})"
-        )
-    return text + "."
+    return f"{text}{_learnt(best.lesson)}."
+
+
+def _learnt(lesson: Lesson) -> str:
+    """Return that earlier runs changed the prediction, and by how much."""
+    if not lesson.runs and not lesson.kin:
+        return ""
+    count = lesson.runs or lesson.kin
+    word = "earlier run" if count == 1 else "earlier runs"
+    other = "" if lesson.runs else " of other shapes"
+    return f"; corrected by {count} {word}{other}{_factors(lesson)}"
+
+
+def _factors(lesson: Lesson) -> str:
+    return f" (speed × {lesson.speed:.2f}, memory × {lesson.memory:.2f})"
 
 
 def _network(best: Judged) -> str:
@@ -78,6 +89,8 @@ def slower(best: Judged, item: Judged) -> str:
     lag = 1 - item.tokens_per_second / best.tokens_per_second
     if lag < 0.005:  # noqa: PLR2004 - a tie to the eye
         return "as fast, but less simple"
+    if item.time.total <= best.time.total * item.layout.global_batch / best.layout.global_batch:
+        return f"{lag:.0%} slower by earlier runs{_factors(item.lesson)}"
     part = max(
         (field.name for field in fields(item.time)),
         key=lambda name: getattr(item.time, name) - getattr(best.time, name),
@@ -104,11 +117,15 @@ def infeasible(
     return (missing, *remedies(spec, model, groups, nearest))
 
 
-def table(planned: Planned, prices: Mapping[str, float] | None = None) -> str:
-    """Return the winner, its prediction and the alternatives as plain text.
+def priced(planned: Planned, prices: Prices) -> str:
+    """Return the plan's reason, with what it costs where there is a price."""
+    if prices.amount(planned.chosen) is None:
+        return planned.reason
+    return f"{planned.reason} Takes {prices.told(planned.chosen, short=True)}."
 
-    `prices`: price of a device hour by the device's name in the table of hardware.
-    """
+
+def table(planned: Planned, prices: Prices = NO_PRICES) -> str:
+    """Return the winner, its prediction, cost and the alternatives as plain text."""
     best = planned.chosen
     lines = [
         planned.summary,
@@ -117,7 +134,7 @@ def table(planned: Planned, prices: Mapping[str, float] | None = None) -> str:
         f"  predicted   {_prediction(planned)}",
         f"  memory GiB  {_parts(best.memory, GIB)}",
         f"  step s      {_parts(best.time, 1.0)}",
-        f"  cost        {_cost(best, prices or {})}",
+        f"  cost        {prices.told(best)}",
     ]
     if planned.alternatives:
         width = max(len(item.summary) for item in planned.alternatives)
@@ -128,15 +145,9 @@ def table(planned: Planned, prices: Mapping[str, float] | None = None) -> str:
                 lines += [
                     f"      memory GiB  {_parts(item.judged.memory, GIB)}",
                     f"      step s      {_parts(item.judged.time, 1.0)}",
+                    f"      cost        {prices.told(item.judged)}",
                 ]
     return "\n".join(lines) + "\n"
-
-
-def _cost(best: Judged, prices: Mapping[str, float]) -> str:
-    hours = best.device_hours_per_billion_tokens
-    text = f"{hours:,.1f} device hours per billion tokens"
-    price = prices.get(best.work.device.name)
-    return text if price is None else f"{text}, {hours * price:,.2f} at {price:g} an hour"
 
 
 def _prediction(planned: Planned) -> str:

@@ -6,8 +6,9 @@ allows, (3) batch cuts, (4) memory, (5) time. Each step that drops something say
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from qwenft_plan.cost import TimeParts, step_time
 from qwenft_plan.divisibility import batch_reason, pipeline_reason, tensor_reason, virtual_stages
@@ -134,6 +135,7 @@ def judge_all(
     """Judge every layout of one size, in a fixed order."""
     work = workload_for(spec, model, group, per_node)
     budget = SAFETY * _device_memory(spec, group, per_node)
+    lesson_of = cache(lessons.lesson)
     for pp, tp, dp_replicate, dp_shard in _degrees(spec, model, group, nodes, per_node):
         base = Layout(pp=pp, tp=tp, dp_replicate=dp_replicate, dp_shard=dp_shard)
         batches = _batches(spec, base.dp)
@@ -157,23 +159,28 @@ def judge_all(
                         continue
                     if pipeline_reason(model, pp, schedule, accumulation):
                         continue
-                    judged = _judge(work, layout, group, nodes, budget, lessons)
+                    judged = _judge(work, layout, group, nodes, budget, lesson_of)
                     yield judged
                     too_much = isinstance(judged, Refused)
 
 
 def _judge(
-    work: Workload, layout: Layout, group: Group, nodes: int, budget: float, lessons: Lessons
+    work: Workload,
+    layout: Layout,
+    group: Group,
+    nodes: int,
+    budget: float,
+    lesson_of: Callable[[str], Lesson],
 ) -> Judged | Refused:
     memory = peak_memory(work, layout)
-    lesson = lessons.lesson(lesson_key(work, layout)) if lessons.ratios else UNTAUGHT
+    lesson = lesson_of(lesson_key(work, layout))
     peak = memory.total * lesson.memory
     if peak > budget:
         return Refused(
             nodes=nodes,
             per_node=work.per_node,
             layout=layout,
-            reason=f"needs {peak / GIB:.1f} GiB of {budget / GIB:.1f}",
+            reason=f"needs {peak / GIB:.1f} GiB of {budget / GIB:.1f}" + _learnt(lesson),
             missing=peak - budget,
             work=work,
         )
@@ -187,6 +194,11 @@ def _judge(
         time=step_time(work, layout),
         lesson=lesson,
     )
+
+
+def _learnt(lesson: Lesson) -> str:
+    """Say that runs taught a larger need: without them the layout might have counted as fitting."""
+    return f" (× {lesson.memory:.2f} by earlier runs)" if lesson.memory > 1.0 else ""
 
 
 def _device_memory(spec: FinetuneSpec, group: Group, per_node: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
+from qwenft_operator.notebook import Notebook
 from qwenft_operator.port import Conflict, Identity, Refused
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
@@ -21,6 +22,7 @@ from simulated.controllers import Controllers, Program
 Body = dict[str, Any]
 Place = tuple[str, str, str]
 
+HOME = "qwenft-system"
 LONGEST_LIFE = 3000
 START = 1_800_000_000.0
 
@@ -41,8 +43,11 @@ def _snapshot(body: Body) -> Body:
 class World:
     """A cluster whose clock moves by whole seconds when it is told to."""
 
-    def __init__(self, nodes: Iterable[str] = ("node-1", "node-2")) -> None:
+    def __init__(
+        self, nodes: Iterable[str] = ("node-1", "node-2"), *, learns: bool = False
+    ) -> None:
         self.now = START
+        self.learns = learns
         self.objects: dict[Place, Body] = {}
         self.events: list[Body] = []
         self.writes: list[str] = []
@@ -67,8 +72,13 @@ class World:
     def new_process(self) -> Reconciler:
         """Start the operator anew: nothing in memory survives."""
         self.reports = Reports()
+        notebook = Notebook(self, namespace=HOME if self.learns else "", name="qwenft")
         return Reconciler(
-            self, settings=self.settings, reports=self.reports, clock=lambda: self.now
+            self,
+            settings=self.settings,
+            reports=self.reports,
+            notebook=notebook,
+            clock=lambda: self.now,
         )
 
     def reconcile(self, name: str = "tiny", namespace: str = "team") -> float | None:
@@ -205,10 +215,25 @@ class World:
         old = self.objects.get((kind, metadata["namespace"], metadata["name"]))
         if old is None:
             self.put(copy.deepcopy(dict(manifest)))
+        elif "resourceVersion" in metadata:
+            if metadata["resourceVersion"] != old["metadata"]["resourceVersion"]:
+                raise Conflict(metadata["name"])
+            old["data"] = dict(manifest["data"])
+            self.touch(old)
         elif kind == "ConfigMap" and old["data"] != manifest["data"]:
             raise Refused(f"{kind} {metadata['name']}", "data: field is immutable")
         elif kind == "Job" and old["spec"] != manifest["spec"]:
             raise Refused(f"{kind} {metadata['name']}", "spec.template: field is immutable")
+        self._written()
+
+    async def create(self, manifest: Mapping[str, Any]) -> None:
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        self._write(f"create {kind}/{metadata['name']}")
+        if kind in self.refusals:
+            raise Refused(f"{kind} {metadata['name']}", self.refusals[kind])
+        if (kind, metadata["namespace"], metadata["name"]) in self.objects:
+            raise Conflict(metadata["name"])
+        self.put(copy.deepcopy(dict(manifest)))
         self._written()
 
     async def delete(
