@@ -261,3 +261,19 @@ def test_without_the_library_the_way_to_get_it_is_shown(monkeypatch: pytest.Monk
     with pytest.raises(CliError) as caught:
         connect(Address())
     assert "pip install 'qwenft[operator]'" in caught.value.next_step
+
+
+def test_a_config_map_of_another_namespace_is_read_or_absent(
+    server: Server, access: Access
+) -> None:
+    path = "/api/v1/namespaces/home/configmaps/qwenft-lessons"
+    server.answers[path] = (200, {"data": {"a": "b"}})
+    assert access.config_map("home", "qwenft-lessons") == {"data": {"a": "b"}}
+    assert access.config_map("home", "other") is None
+
+
+def test_a_config_map_that_may_not_be_read_is_an_error(server: Server, access: Access) -> None:
+    path = "/api/v1/namespaces/home/configmaps/x"
+    server.answers[path] = (403, {"message": "configmaps is forbidden"})
+    with pytest.raises(CliError, match="forbidden"):
+        access.config_map("home", "x")

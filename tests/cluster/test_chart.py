@@ -12,6 +12,8 @@ import yaml
 
 from demo import platforms
 from embedded.stages import StageError, run
+from qwenft_operator.advice import PLANNER, Advice
+from qwenft_plan.prices import Prices
 
 pytestmark = pytest.mark.cluster
 
@@ -166,8 +168,15 @@ def test_the_operator_has_no_right_that_would_surprise(template: Template) -> No
 
 def test_one_namespace_means_rights_in_it_alone(template: Template) -> None:
     objects = template("--set", "watchNamespace=team")
-    (role,) = of_kind(objects, "Role")
-    assert role["metadata"]["namespace"] == "team"
+    roles = {item["metadata"]["name"]: item for item in of_kind(objects, "Role")}
+    assert set(roles) == {"qwenft", "qwenft-planner"}
+    assert roles["qwenft"]["metadata"]["namespace"] == "team"
+    home = roles["qwenft-planner"]
+    assert home["metadata"]["namespace"] == "somewhere"
+    assert [(rule.get("resourceNames"), rule["verbs"]) for rule in home["rules"]] == [
+        (["qwenft-planner", "qwenft-lessons"], ["get"]), (["qwenft-lessons"], ["patch"]),
+        (None, ["create"]),
+    ]  # fmt: skip
     cluster = {
         (resource, verb)
         for item in of_kind(objects, "ClusterRole")
@@ -182,6 +191,39 @@ def test_one_namespace_means_rights_in_it_alone(template: Template) -> None:
     }  # fmt: skip
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     assert environment["QWENFT_WATCH_NAMESPACE"] == "team"
+
+
+def test_an_operator_that_must_not_learn_may_only_read(template: Template) -> None:
+    objects = template("--set", "watchNamespace=team", "--set", "planner.learn=false")
+    role = next(x for x in of_kind(objects, "Role") if x["metadata"]["name"] == "qwenft-planner")
+    assert [rule["verbs"] for rule in role["rules"]] == [["get"]]
+    environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
+    assert environment["QWENFT_LEARN"] == "false"
+
+
+def test_prices_and_networks_reach_the_planner_as_it_reads_them(template: Template) -> None:
+    flags = (
+        "--set", "planner.prices.H100-80GB=2.5",
+        "--set-json", 'planner.networkGbps={"p5.48xlarge": 3200}',
+    )  # fmt: skip
+    objects = template(*flags, release="prod")
+    (settings,) = of_kind(objects, "ConfigMap")
+    environment = {e["name"]: e for e in pod_spec(objects)["containers"][0]["env"]}
+    name = environment["QWENFT_OPERATOR_NAME"]["value"]
+    assert settings["metadata"]["name"] == f"{name}-{PLANNER}"
+    field = environment["QWENFT_OPERATOR_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.namespace"
+    advice = Advice.of(settings["data"], {})
+    assert advice.prices == Prices(hourly={"H100-80GB": 2.5}, currency="USD")
+    assert advice.networks == {"p5.48xlarge": 400e9}
+    assert advice.warnings == ()
+
+
+def test_planning_against_a_cluster_needs_three_rights(template: Template) -> None:
+    wanted = {("", "nodes", "list"), ("", "pods", "list"), ("", "configmaps", "get")}
+    assert rules_of(template(), "qwenft-plan") == wanted
+    manifests = yaml.safe_load_all((ROOT / "manifests" / "rbac.yaml").read_text(encoding="utf-8"))
+    assert rules_of(list(manifests), "qwenft-plan") == wanted
 
 
 def test_the_operator_meets_the_restricted_standard(template: Template) -> None:

@@ -14,7 +14,13 @@ import pytest
 import yaml
 
 from qwenft_operator import names, status
+from qwenft_operator.experience import Finding
 from qwenft_plan.errors import SpecError
+from qwenft_plan.inventory import Inventory
+from qwenft_plan.lessons import NO_LESSONS, Experience, Pair, lesson_key
+from qwenft_plan.model import ModelShape
+from qwenft_plan.planner import plan
+from qwenft_plan.prices import Prices
 from qwenft_plan.progress import Progress
 from qwenft_plan.spec import FinetuneSpec
 from simulated.builders import spec_mapping
@@ -183,6 +189,34 @@ def test_every_progress_field_has_its_place_in_the_status() -> None:
     assert set(blocks) == {"progress", "measured", "checkpoint"}
     for name, block in blocks.items():
         assert set(block) == set(STATUS["properties"][name]["properties"]), name
+
+
+def test_every_field_of_a_plan_has_its_place_in_the_status() -> None:
+    """The apiserver drops what the definition does not have, and says nothing."""
+    spec = FinetuneSpec.from_mapping(
+        spec_mapping(model={"name": "Qwen/Qwen1.5-7B"}) | {"resources": {"gpusPerNode": 8}}
+    )
+    model, nodes = ModelShape.for_spec(spec.model), Inventory.parse("2x8xH100")
+    raw = plan(spec=spec, model=model, inventory=nodes)
+    kind = lesson_key(raw.chosen.work, raw.chosen.layout)
+    pair = Pair(predicted=10.0, measured=9.9)
+    known = NO_LESSONS.after(kind, Experience(run="x", memory=pair, speed=pair))
+    planned = plan(spec=spec, model=model, inventory=nodes, lessons=known)
+    block = status.plan_block(planned, Prices(hourly={"H100-80GB": 2.0}, currency="USD"))
+    schema = STATUS["properties"]["plan"]["properties"]
+    assert set(block) == set(schema)
+    for key in ("predicted", "correction", "cost"):
+        assert set(block[key]) == set(schema[key]["properties"]), key
+    (first, *_) = block["alternatives"]
+    assert set(first) == set(schema["alternatives"]["items"]["properties"])
+    assert set(first["cost"]) == {"deviceHours", "amount", "currency"}
+    lesson = STATUS["properties"]["lesson"]["properties"]
+    for speed in (9.0, 1e9):
+        told = Finding(
+            kind=kind,
+            experience=Experience(run="x", memory=pair, speed=Pair(predicted=10.0, measured=speed)),
+        ).to_status()
+        assert set(told) <= set(lesson)
 
 
 def test_every_phase_is_in_the_definition() -> None:

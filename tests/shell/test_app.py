@@ -41,6 +41,16 @@ def test_options_come_from_the_environment() -> None:
     assert (settings.trainer_image, settings.image_pull_policy) == ("trainer:2", "Never")
 
 
+def test_the_operator_knows_its_own_namespace_and_name() -> None:
+    options = Options.from_environment(
+        {"QWENFT_OPERATOR_NAMESPACE": "home", "QWENFT_OPERATOR_NAME": "prod-qwenft",
+         "QWENFT_LEARN": "false"}
+    )  # fmt: skip
+    assert (options.home, options.name, options.learns) == ("home", "prod-qwenft", False)
+    bare = Options.from_environment({"QWENFT_OPERATOR_NAME": ""})
+    assert (bare.home, bare.name, bare.learns) == ("", "qwenft", True)
+
+
 def test_an_empty_environment_has_sound_defaults() -> None:
     options = Options.from_environment({})
     assert (options.namespace, options.workers, options.port) == ("", 8, 8443)

@@ -136,6 +136,20 @@ def test_objects_are_applied_by_the_server_under_one_manager() -> None:
     assert asked["body"] == manifest
 
 
+def test_an_object_that_must_be_new_is_created_and_never_replaced() -> None:
+    manifest = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "home"}}
+    apiserver = answering((201, {}), (409, {"message": "already exists"}), (403, {"message": "no"}))
+    for error in (None, Conflict, Refused):
+        if error is None:
+            ask(apiserver, lambda c: c.create(manifest))
+            continue
+        with pytest.raises(error):
+            ask(apiserver, lambda c: c.create(manifest))
+    first = apiserver.asked[0]
+    assert (first["method"], first["path"]) == ("POST", "/api/v1/namespaces/home/configmaps")
+    assert first["body"] == manifest
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [
