@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,23 @@ def test_an_error_goes_through_and_the_handlers_are_back(
     ends: dict[str, tuple[int, str]],
 ) -> None:
     assert ends["raising"] == (0, "KeyError('mine') True\n")
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_launcher_that_still_loads_torch_stops_too() -> None:
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "trainer_image/src")}
+    command = [sys.executable, "-m", "qwenft_trainer", "--nnodes=2", "--master-addr=127.0.0.1"]
+    with subprocess.Popen(command, env=environ) as started:
+        while not catches(started.pid, signal.SIGTERM):
+            assert started.poll() is None
+            time.sleep(0.005)
+        loaded = Path(f"/proc/{started.pid}/maps").read_text(encoding="utf-8")
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(timeout=30) == 64
+    assert "libtorch" not in loaded
