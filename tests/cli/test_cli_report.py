@@ -89,7 +89,7 @@ def test_the_page_tells_the_whole_run(done: dict[str, Any], make_event: Make) ->
     for expected in (
         "tiny", "Succeeded", "30s since the start", "1 restarts", "8.000 → 5.000", "1,000",
         "/data/out/model", "2×1 CPU · shard 2", "fastest of 30", "replicate 2", "1% slower",
-        "predicted 0.400 GiB, measured 1.200 GiB", "NodeLost: node-1 went",
+        "0.4 GiB", "1.2 GiB", "measured 200% above the prediction", ": NodeLost: node-1 went",
         "Succeeded: trained 3 steps",
     ):  # fmt: skip
         assert expected in words
@@ -198,11 +198,11 @@ def test_curves_share_one_scale() -> None:
 
 def test_every_point_lies_in_the_frame() -> None:
     drawn = points(curve.svg({"train": [(i, (-1) ** i * i) for i in range(50)]}, "step"), "train")
-    assert all(64 <= x <= 628 and 12 <= y <= 212 for x, y in drawn)
+    assert all(96 <= x <= 628 and 12 <= y <= 212 for x, y in drawn)
 
 
 def test_one_point_is_drawn_in_the_middle() -> None:
-    assert points(curve.svg({"train": [(1, 1.0)]}, "step"), "train") == [(346.0, 112.0)]
+    assert points(curve.svg({"train": [(1, 1.0)]}, "step"), "train") == [(362.0, 112.0)]
 
 
 def test_points_that_are_no_numbers_are_left_out() -> None:
@@ -212,3 +212,21 @@ def test_points_that_are_no_numbers_are_left_out() -> None:
 
 def test_no_points_draw_nothing() -> None:
     assert curve.svg({"train": [], "held": [(1, float("nan"))]}, "step") == ""
+
+
+def letters(drawing: str) -> list[str]:
+    return [str(item.text) for item in ET.fromstring(drawing).iter("text")]  # noqa: S314 - ours
+
+
+def test_steps_are_whole_and_large_numbers_have_no_decimals() -> None:
+    drawing = curve.svg({"train": [(0, 150_605.4), (395, 151_000.9)]}, "step")
+    assert letters(drawing) == ["151,001", "150,605", "step 0", "395"]
+    assert letters(curve.svg({"train": [(1, 1.4), (2, 2.3)]}, "step"))[:2] == ["2.300", "1.400"]
+
+
+@pytest.mark.parametrize("high", [9.99999, 123.456, 151_000.0, 999_999.0])
+def test_the_words_at_the_left_fit_a_phone_s_letters(high: float) -> None:
+    size = 20
+    assert f"font-size: {size}px" in page._STYLE
+    for word in letters(curve.svg({"train": [(0, 0.5), (1, high)]}, "step"))[:2]:
+        assert len(word) * size * 0.62 <= curve._LEFT - 6, word

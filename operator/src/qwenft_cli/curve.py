@@ -11,7 +11,9 @@ from qwenft_cli.wording import number
 __all__ = ["svg"]
 
 _WIDTH, _HEIGHT = 640, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 28
+_LARGE = 1000.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 96, 12, 12, 28
+"""The left margin holds seven letters of a phone's size."""
 
 Series = Sequence[tuple[float, float]]
 
@@ -37,6 +39,12 @@ def svg(series: Mapping[str, Series], across: str) -> str:
         f' aria-label="curve over {escape(across)}">'
         f"{_frame(span_x, span_y, across)}{lines}</svg>"
     )
+
+
+def _told(value: float) -> str:
+    """Return a whole number whole, a large one without decimals, any other as elsewhere."""
+    whole = value == int(value) or abs(value) >= _LARGE
+    return f"{value:,.0f}" if whole else number(value)
 
 
 def _finite(points: Series) -> list[tuple[float, float]]:
@@ -65,8 +73,8 @@ def _frame(span_x: tuple[float, float], span_y: tuple[float, float], across: str
     floor, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     return (
         f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{floor}H{right}"/>'
-        f'<text x="{_LEFT - 6}" y="{_TOP + 10}" text-anchor="end">{number(span_y[1])}</text>'
-        f'<text x="{_LEFT - 6}" y="{floor}" text-anchor="end">{number(span_y[0])}</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{escape(across)} {number(span_x[0])}</text>'
-        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{number(span_x[1])}</text>'
+        f'<text x="{_LEFT - 6}" y="{_TOP + 10}" text-anchor="end">{_told(span_y[1])}</text>'
+        f'<text x="{_LEFT - 6}" y="{floor}" text-anchor="end">{_told(span_y[0])}</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{escape(across)} {_told(span_x[0])}</text>'
+        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{_told(span_x[1])}</text>'
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from qwenft_cli import curve, wording
+from qwenft_cli import curve, drawings, wording
 from qwenft_cli.access import Object
 from qwenft_cli.snapshot import Snapshot
 from qwenft_plan.progress import Progress
@@ -29,6 +29,10 @@ svg { width: 100%; height: auto; } svg text { fill: var(--dim); font-size: 12px;
 .axis { stroke: var(--line); } .train { stroke: var(--train); fill: none; stroke-width: 2; }
 .held { stroke: var(--held); fill: none; stroke-width: 2; } .key-train { color: var(--train); }
 .key-held { color: var(--held); }
+@media (max-width: 40rem) { body { padding: .75rem; } svg text { font-size: 20px; }
+  th, td { display: block; border: 0; padding: .1rem 0; }
+  td { border-bottom: 1px solid var(--line); }
+  .train, .held { stroke-width: 3; } }
 """
 
 
@@ -46,14 +50,16 @@ def page(
         *_outcome(snapshot),
         *_curves(history),
         *_plan(snapshot, body),
-        *_attempts(body),
+        *_attempts(body, snapshot, now),
+        *_asked(body),
         *_events(events),
         f'<p class="dim">Written {escape(now.strftime("%Y-%m-%d %H:%M:%S UTC"))} by qwenft.</p>',
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(snapshot.name)} · qwenft</title>\n<style>{_STYLE}</style></head>\n"
+        f"<title>{escape(snapshot.name)} · qwenft</title>\n"
+        f"<style>{_STYLE}{drawings.STYLE}</style></head>\n"
         f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
     )
 
@@ -113,39 +119,81 @@ def _validations(history: Sequence[Progress]) -> list[tuple[int, float]]:
     return found
 
 
+_QUANTITIES = (
+    ("Memory of the fullest rank", "memoryGiB", "GiB"),
+    ("Speed", "tokensPerSecond", "tokens/s"),
+    ("Utilisation (MFU)", "mfu", "%"),
+)
+
+
 def _plan(snapshot: Snapshot, body: Object) -> list[str]:
     if not snapshot.plan:
         return []
-    rows = [("chosen", snapshot.plan), ("because", snapshot.reason)]
-    for label, key, unit in (
-        ("memory of the fullest rank", "memoryGiB", "GiB"),
-        ("speed", "tokensPerSecond", "tokens/s"),
-    ):
-        rows.append((label, _beside(snapshot, key, unit)))
     plan: Mapping[str, Any] = (body.get("status") or {}).get("plan") or {}
-    rows += [
-        (str(lost.get("summary", "")), str(lost.get("rejected", "")))
-        for lost in plan.get("alternatives") or ()
+    pairs = [_pair(snapshot, *quantity) for quantity in _QUANTITIES]
+    lost = [
+        (str(one.get("summary", "")), str(one.get("rejected", "")))
+        for one in plan.get("alternatives") or ()
     ]
-    return ["<h2>Plan</h2>", _table(rows)]
+    parts = ["<h2>Plan</h2>", _table([("chosen", snapshot.plan), ("because", snapshot.reason)])]
+    if drawn := drawings.bars(pairs):
+        parts += ["<h2>Predicted and measured</h2>", drawn]
+    return [*parts, "<h2>Other plans, and why they lost</h2>", _table(lost)] if lost else parts
 
 
-def _beside(snapshot: Snapshot, key: str, unit: str) -> str:
-    parts = []
-    for label, numbers in (("predicted", snapshot.predicted), ("measured", snapshot.measured)):
-        value = numbers.get(key)
-        if value is not None:
-            parts.append(f"{label} {wording.number(value)} {unit}")
-    return ", ".join(parts) or "not known yet"
+def _pair(snapshot: Snapshot, what: str, key: str, unit: str) -> drawings.Pair:
+    return drawings.Pair(
+        what=what,
+        predicted=snapshot.predicted.get(key),
+        measured=snapshot.measured.get(key),
+        unit=unit,
+    )
 
 
-def _attempts(body: Object) -> list[str]:
-    failures = (body.get("status") or {}).get("failures") or ()
+def _attempts(body: Object, snapshot: Snapshot, now: datetime) -> list[str]:
+    """Return the time line: each failure ends an attempt, what is left is the last one's."""
+    status: Mapping[str, Any] = body.get("status") or {}
+    at = wording.moment(snapshot.started)
+    spans = []
+    for one in status.get("failures") or ():
+        ended = wording.moment(str(one.get("time") or ""))
+        seconds = (ended - at).total_seconds() if at is not None and ended is not None else 0.0
+        at = ended or at
+        cause = f"{one.get('reason', '')}: {one.get('message', '')}"
+        spans.append(_span(f"attempt {one.get('attempt', '?')}", seconds, cause))
+    if not spans:
+        return []
+    if at is not None and snapshot.phase != "Failed":
+        last = (wording.moment(snapshot.completed) or now) - at
+        spans.append(_span(f"attempt {snapshot.attempt}", last.total_seconds(), ""))
+    return ["<h2>Attempts</h2>", drawings.timeline(spans)]
+
+
+def _span(label: str, seconds: float, cause: str) -> drawings.Span:
+    took = f", {wording.duration(seconds)}" if seconds > 0 else ""
+    return drawings.Span(seconds=seconds, label=label + took, cause=cause)
+
+
+_ASKED = (
+    ("model", "model", "name"), ("model's path", "model", "path"), ("dataset", "dataset", "path"),
+    ("epochs", "training", "epochs"), ("batch", "training", "batchSize"),
+    ("tokens a sample", "training", "sequenceLength"),
+    ("learning rate", "training", "learningRate"), ("precision", "training", "precision"),
+    ("image", "trainer", "image"), ("output", "output", "path"),
+)  # fmt: skip
+
+
+def _asked(body: Object) -> list[str]:
+    spec: Mapping[str, Any] = body.get("spec") or {}
     rows = [
-        (f"attempt {one.get('attempt', '?')}", f"{one.get('reason', '')}: {one.get('message', '')}")
-        for one in failures
+        (label, str(spec[section][field]))
+        for label, section, field in _ASKED
+        if (spec.get(section) or {}).get(field) not in (None, "")
     ]
-    return ["<h2>Attempts that failed</h2>", _table(rows)] if rows else []
+    pods = (body.get("status") or {}).get("workers", {}).get("pods") or ()
+    nodes = sorted({str(pod["node"]) for pod in pods if pod.get("node")})
+    rows += [("nodes", ", ".join(nodes))] if nodes else []
+    return ["<h2>What was asked, and where it ran</h2>", _table(rows)] if rows else []
 
 
 def _events(events: Sequence[Object]) -> list[str]:
