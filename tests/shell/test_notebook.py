@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from qwenft_operator.advice import NO_ADVICE
 from qwenft_operator.experience import Finding
 from qwenft_operator.notebook import Notebook
 from qwenft_operator.port import Conflict, Refused, Unavailable
-from qwenft_plan.lessons import Experience, Lessons, Pair
+from qwenft_plan.lessons import KEPT_KEYS, Experience, Lessons, Pair
 from simulated import World
 from simulated.world import HOME
 
@@ -51,7 +52,9 @@ def test_the_first_lesson_makes_the_config_map_the_next_ones_replace_a_version()
     book = notebook(world)
     assert record(book, finding("a")) == [True]
     assert record(book, finding("b")) == [True]
-    assert world.writes == ["create ConfigMap/qwenft-lessons", "apply ConfigMap/qwenft-lessons"]
+    made, *applied = world.writes
+    assert made == "create ConfigMap/qwenft-lessons"
+    assert applied == ["apply ConfigMap/qwenft-lessons"] * 2
     assert stored(world).lesson(KIND).runs == 2
 
 
@@ -65,7 +68,7 @@ def test_a_run_that_is_known_is_not_written_again() -> None:
     world = World()
     record(notebook(world), finding("a"))
     assert record(notebook(world), finding("a", speed=0.5)) == [True]
-    assert len(world.writes) == 1
+    assert len(world.writes) == 2
 
 
 def test_two_operators_at_once_lose_nothing() -> None:
@@ -145,13 +148,27 @@ def test_an_operator_without_a_namespace_has_no_notebook() -> None:
     assert world.writes == []
 
 
-def test_garbage_is_dropped_when_the_next_run_is_written() -> None:
+def test_what_others_wrote_is_left_alone_and_counts_for_nothing() -> None:
     world = World()
-    metadata = {"name": "qwenft-lessons", "namespace": HOME}
-    world.put({"kind": "ConfigMap", "metadata": metadata, "data": {"x y": "?", KIND: "<html>"}})
-    assert record(notebook(world), finding()) == [True]
-    assert list(world.objects[PLACE]["data"]) == [KIND]
-    assert stored(world).ignored == ()
+    record(notebook(world), finding("a"))
+    world.objects[PLACE]["data"]["x y"] = "<html>"
+    assert record(notebook(world), finding("b")) == [True]
+    assert world.objects[PLACE]["data"]["x y"] == "<html>"
+    assert stored(world).lesson(KIND).runs == 2
+    assert len(stored(world).ignored) == 1
+
+
+def test_kinds_that_are_forgotten_leave_the_config_map() -> None:
+    world = World()
+    book = notebook(world)
+    for number in range(KEPT_KEYS + 3):
+        ended = f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z"
+        item = finding(f"r{number}")
+        experience = replace(item.experience, ended=ended)
+        record(book, Finding(kind=f"kind-{number:03}", experience=experience))
+    kept = list(world.objects[PLACE]["data"])
+    assert len(kept) == KEPT_KEYS
+    assert kept[0] == "kind-003"
 
 
 def test_the_config_map_says_whose_it_is() -> None:

@@ -68,24 +68,27 @@ class Notebook:
         raise Conflict(f"{self._name}-{LESSONS} changes all the time")
 
     async def _add(self, finding: Finding) -> None:
-        """Write the lessons with one more run; the version read is the only one replaced."""
+        """Write the lessons with one more run; the version read is the only one replaced.
+
+        The ConfigMap is made empty: what is applied to it later belongs to the applier, who can
+        then forget it.
+        """
         body = await self._read(LESSONS)
+        if body is None:
+            await self._cluster.create(self._manifest({}))
+            body = await self._read(LESSONS) or {}
         before = Lessons.from_data(_data(body))
         after = before.after(finding.kind, finding.experience)
         if after == before:
             return
-        if body is None:
-            await self._cluster.create(self._manifest(after))
-        else:
-            await self._cluster.apply(
-                self._manifest(after, version=str(body["metadata"]["resourceVersion"]))
-            )
+        version = str((body.get("metadata") or {}).get("resourceVersion", ""))
+        await self._cluster.apply(self._manifest(after.to_data(), version=version))
         logger.info("learnt from run %s of kind %s", finding.experience.run, finding.kind)
 
     async def _read(self, ending: str) -> Mapping[str, Any] | None:
         return await self._cluster.get("ConfigMap", self._namespace, f"{self._name}-{ending}")
 
-    def _manifest(self, lessons: Lessons, version: str = "") -> dict[str, Any]:
+    def _manifest(self, data: Mapping[str, str], version: str = "") -> dict[str, Any]:
         metadata: dict[str, Any] = {
             "name": f"{self._name}-{LESSONS}",
             "namespace": self._namespace,
@@ -97,7 +100,7 @@ class Notebook:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": metadata,
-            "data": lessons.to_data(),
+            "data": dict(data),
         }
 
     def _warn(self, warnings: tuple[str, ...]) -> None:

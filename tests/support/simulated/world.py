@@ -218,7 +218,10 @@ class World:
         elif "resourceVersion" in metadata:
             if metadata["resourceVersion"] != old["metadata"]["resourceVersion"]:
                 raise Conflict(metadata["name"])
-            old["data"] = dict(manifest["data"])
+            # What others wrote stays; what the applier leaves out of its own goes.
+            foreign = {k: v for k, v in old["data"].items() if k not in old.get("applied", ())}
+            old["data"] = foreign | manifest["data"]
+            old["applied"] = set(manifest["data"])
             self.touch(old)
         elif kind == "ConfigMap" and old["data"] != manifest["data"]:
             raise Refused(f"{kind} {metadata['name']}", "data: field is immutable")
@@ -233,7 +236,7 @@ class World:
             raise Refused(f"{kind} {metadata['name']}", self.refusals[kind])
         if (kind, metadata["namespace"], metadata["name"]) in self.objects:
             raise Conflict(metadata["name"])
-        self.put(copy.deepcopy(dict(manifest)))
+        self.put(copy.deepcopy(dict(manifest)) | {"applied": set()})
         self._written()
 
     async def delete(
