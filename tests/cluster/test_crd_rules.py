@@ -158,17 +158,28 @@ def test_refused(kubectl: Kubectl, case: str) -> None:
     assert told in str(caught.value)
 
 
-FROZEN: dict[str, Body] = {
+FROZEN: dict[str, Any] = {
     "model": {"path": "/data/other"},
     "dataset": {"path": "/data/other.pt"},
     "output": {"path": "/data/elsewhere"},
     "training": {"epochs": 7},
     "checkpoint": {"keep": 9},
     "parallelism": {"dataShard": 2},
+    "resources.nodes.min": {"min": 1},
+    "resources.processesPerNode": 2,
+    "resources.cpusPerProcess": 2,
+    "resources.memoryPerNode": "3Gi",
+    "resources.nodeSelector": {"disk": "fast"},
+    "resources.tolerations": [{"operator": "Exists"}],
+    "trainer.script": {"configMap": {"name": "other"}},
+    "trainer.args": ["--more"],
+    "trainer.env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+    "trainer.rendezvous": "c10d",
+    "runPolicy.priorityClassName": "high",
 }
 EDITABLE: dict[str, Body] = {
     "runPolicy": {"suspend": True, "activeDeadlineSeconds": 60},
-    "resources": {"nodes": {"min": 1, "max": 8}},
+    "resources": {"nodes": {"max": 8}},
     "trainer": {"image": "registry.example/trainer:2"},
 }
 
@@ -193,16 +204,35 @@ def set_attempt(kubectl: Kubectl, attempt: int) -> None:
     kubectl(*words, "--subresource=status", "-p", patch)
 
 
+def nested(section: str, fields: Any) -> tuple[str, Body]:
+    """Return the top section, and what to lay over it."""
+    top, *keys = section.split(".")
+    if keys[-1:] == ["min"]:
+        keys = keys[:-1]
+    for key in reversed(keys):
+        fields = {key: fields}
+    return top, fields
+
+
 @pytest.mark.parametrize("section", sorted(FROZEN))
 def test_what_an_attempt_runs_is_frozen_from_its_start(
     kubectl: Kubectl, started: Callable[[str, Body], str], section: str
 ) -> None:
+    top, fields = nested(section, copy.deepcopy(FROZEN[section]))
     set_attempt(kubectl, 0)
-    assert "patched" in started(section, copy.deepcopy(FROZEN[section]))
+    assert "patched" in started(top, fields)
     set_attempt(kubectl, 1)
     with pytest.raises(StageError) as caught:
-        started(section, copy.deepcopy(FROZEN[section]))
+        started(top, fields)
     assert f"spec.{section}: cannot change once an attempt has started" in str(caught.value)
+
+
+def test_who_manages_a_run_never_changes(
+    kubectl: Kubectl, started: Callable[[str, Body], str]
+) -> None:
+    set_attempt(kubectl, 0)
+    with pytest.raises(StageError, match=r"spec.runPolicy.managedBy: cannot change"):
+        started("runPolicy", {"managedBy": "kueue.x-k8s.io/multikueue"})
 
 
 @pytest.mark.parametrize("section", sorted(EDITABLE))

@@ -10,7 +10,7 @@ from simulated.controllers import Ending, fails, succeed_after
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(65, "DatasetInvalid"), (66, "PlanInvalid"), (67, "NumericError")],
+    [(65, "DatasetInvalid"), (66, "PlanInvalid")],
 )
 def test_what_would_fail_again_stops_at_once(code: int, reason: str) -> None:
     world = World()

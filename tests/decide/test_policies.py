@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,6 @@ def verdict(
         (65, "DatasetInvalid"),
         (66, "ModelInvalid"),
         (67, "NumericError"),
-        (137, "OOMKilled"),
         (None, "ContainerNotCreated"),
     ],
 )
@@ -112,3 +112,40 @@ def test_the_document_is_the_code_s() -> None:
         DOCUMENT.write_text(text[: text.index("| cause")] + table(), encoding="utf-8")
     assert text.endswith(table())
     assert table().count("\n") == len(POLICIES) + 2
+
+
+def judged(code: int | None, reason: str = "Unknown", **known: Any) -> Verdict:
+    failure = Failure(attempt=1, reason=reason, message="m", exit_code=code)
+    circumstances = Circumstances(failure=failure, trained=True, **known)
+    return judge(circumstances, retries=0, backoff_limit=3)
+
+
+def test_a_non_finite_loss_goes_back_one_checkpoint_once() -> None:
+    first = judged(67, checkpoint_step=40)
+    assert (first.restart, first.counted, first.before_step) == (True, True, 40)
+    assert "older than that of step 40" in first.advice
+    again = judged(67, checkpoint_step=20, went_back=True)
+    assert (again.restart, again.before_step) == (False, None)
+    assert "came again" in again.advice
+
+
+@pytest.mark.parametrize("step", [None, 0])
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(step: int | None) -> None:
+    found = judged(67, checkpoint_step=step)
+    assert not found.restart
+    assert "learningRate" in found.advice
+
+
+def test_a_host_s_memory_is_asked_for_once_more() -> None:
+    first = judged(137, "OOMKilled", memory_request=2 * 2**30)
+    assert (first.restart, first.memory_request) == (True, 3 * 2**30)
+    assert "asks for 3.00 GiB a node instead of 2.00" in first.advice
+    again = judged(137, "OOMKilled", memory_request=3 * 2**30, memory_raised=True)
+    assert not again.restart
+    assert "3.00 GiB, already raised, are not enough" in again.advice
+
+
+def test_a_pod_without_a_limit_was_killed_because_the_node_was_full() -> None:
+    found = judged(137, "OOMKilled")
+    assert (found.restart, found.memory_request) == (False, None)
+    assert "the node itself" in found.advice

@@ -12,7 +12,7 @@ from qwenft_operator.decision import Decision, Deletion, Notice
 from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
-from qwenft_operator.policies import Circumstances, image, judge, unschedulable
+from qwenft_operator.policies import Circumstances, Verdict, image, judge, unschedulable
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
 
@@ -38,6 +38,7 @@ _HURRIED_GRACE = 3
 _TAKES_TIME = (0, 64, 69)
 """Exit codes after which the peers may still be saving, or the cause is still to be seen."""
 _POLL = 5.0
+_GIB = 2**30
 
 
 def judge_attempt(situation: Situation) -> Decision | None:
@@ -140,7 +141,8 @@ def _last_sign(situation: Situation, job: JobView) -> float:
     progress = situation.observed.progress
     if progress is not None and progress.step != situation.history.step:
         return situation.now
-    times = (situation.history.reported_at, job.created_at)
+    # A Job that a queue has admitted again starts anew, whatever was reported before.
+    times = (situation.history.reported_at, job.created_at, job.started_at)
     return max((time for time in times if time is not None), default=0.0)
 
 
@@ -159,6 +161,10 @@ def _record(situation: Situation, failure: Failure) -> Decision:
             failure=failure,
             trained=_has_trained(situation),
             plan=situation.observed.plans.get(history.plan),
+            checkpoint_step=history.checkpoint_step,
+            went_back=history.went_back,
+            memory_request=situation.spec.resources.memory_per_node,
+            memory_raised=history.memory_raised,
         ),
         retries=retries,
         backoff_limit=situation.spec.run_policy.backoff_limit,
@@ -171,11 +177,23 @@ def _record(situation: Situation, failure: Failure) -> Decision:
         return situation.failed(reason=failure.reason, message=message, changes=changes)
     changes["restarts"] = history.restarts + 1
     changes["retries"] = retries + int(verdict.counted)
-    if verdict.memory_budget is not None:
-        changes["memoryBudgetGiB"] = verdict.memory_budget
+    changes |= _lessons(verdict)
     report = Report(phase=names.RESTARTING, reason=failure.reason, message=message, changes=changes)
     notice = Notice(reason=failure.reason, message=message, warning=True)
     return situation.decision(report, events=(notice,), requeue_after=0.0)
+
+
+def _lessons(verdict: Verdict) -> dict[str, Any]:
+    """Return what later attempts must remember of the verdict."""
+    changes: dict[str, Any] = {}
+    if verdict.memory_budget is not None:
+        changes["memoryBudgetGiB"] = verdict.memory_budget
+    if verdict.memory_request is not None:
+        changes["memoryPerNodeGiB"] = verdict.memory_request / _GIB
+    if verdict.before_step is not None:
+        # What was saved at or after that step is void until it is saved anew.
+        changes |= {"checkpointBeforeStep": verdict.before_step, "checkpoint": None}
+    return changes
 
 
 def _failure_changes(situation: Situation, failure: Failure) -> dict[str, Any]:
@@ -258,7 +276,10 @@ def _running(situation: Situation, job: JobView) -> Decision:
     changes: dict[str, Any] = {
         "attempt": job.attempt,
         "workers": workers_block(pods, job.pods),
-        "startTime": situation.run.status.get("startTime") or format_time(situation.now),
+        # The clock of activeDeadlineSeconds does not run in a queue.
+        "startTime": None
+        if job.suspended
+        else situation.run.status.get("startTime") or format_time(situation.now),
     }
     suspect = telling(job, pods, situation.now)
     if suspect is not None and situation.history.suspect is None:
@@ -297,7 +318,7 @@ def _fresh_progress(situation: Situation) -> tuple[dict[str, Any], float | None]
 def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tuple[str, str, str]:
     """Return phase, reason and message of an attempt that runs."""
     if job.suspended:
-        return names.QUEUED, "Queued", "waiting for the queue to admit the Job"
+        return _queued(situation, job, pods)
     if situation.observed.trouble:
         return names.STARTING, "FailedCreate", f"no pods: {situation.observed.trouble}"
     unscheduled = [pod for pod in pods if pod.unscheduled]
@@ -314,6 +335,16 @@ def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tup
     running = sum(pod.phase == "Running" for pod in pods)
     message = f"attempt {job.attempt}: {running} of {job.pods} pods run; no step trained yet"
     return names.STARTING, "Starting", message
+
+
+def _queued(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tuple[str, str, str]:
+    queue = situation.run.owner.queue
+    by = f"queue {queue}" if queue else "queue"
+    if situation.history.trained_attempt == job.attempt or pods:
+        ending = f"; {len(pods)} pods are ending" if pods else ""
+        message = f"preempted by the {by}: goes on from its checkpoint when admitted again"
+        return names.QUEUED, "Preempted", message + ending
+    return names.QUEUED, "Queued", f"waiting for the {by} to admit Job {job.name}"
 
 
 def _nodes(count: int) -> str:

@@ -28,7 +28,7 @@ _RESTART_BASE, _RESTART_MOST = 10.0, 300.0
 def decide(situation: Situation) -> Decision:
     """Return the next step of the run."""
     stages = (
-        _being_deleted,
+        _not_ours,
         _finished,
         _invalid,
         _namesake,
@@ -42,9 +42,13 @@ def decide(situation: Situation) -> Decision:
     return next(found for found in decisions if found is not None)
 
 
-def _being_deleted(situation: Situation) -> Decision | None:
-    """Owner references let garbage collection take everything; nothing may be made any more."""
-    return Decision() if situation.run.deleting else None
+def _not_ours(situation: Situation) -> Decision | None:
+    """Leave a run alone that is being deleted, or that another controller answers for.
+
+    Owner references let garbage collection take everything; nothing may be made any more.
+    """
+    run = situation.run
+    return Decision() if run.deleting or run.is_managed_elsewhere else None
 
 
 def _finished(situation: Situation) -> Decision | None:

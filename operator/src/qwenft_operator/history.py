@@ -51,6 +51,14 @@ class History:
     """Pace of the newest report, by its own estimate of what remains."""
     memory_budget: float | None = None
     """GiB a device that a plan may count on, learnt from out-of-memory failures."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint that was reported."""
+    went_back: bool = False
+    """Whether an attempt has already gone on from an older checkpoint than the newest."""
+    before_step: int | None = None
+    """Only checkpoints of earlier steps are good; None once newer ones have replaced the others."""
+    memory_raised: bool = False
+    """Whether the memory request was raised after the kernel had killed a container."""
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> History:
@@ -76,6 +84,10 @@ class History:
             step=progress.get("step"),
             seconds_per_step=_pace(progress),
             memory_budget=status.get("memoryBudgetGiB"),
+            checkpoint_step=(status.get("checkpoint") or {}).get("step"),
+            went_back="checkpointBeforeStep" in status,
+            before_step=_before_step(status),
+            memory_raised="memoryPerNodeGiB" in status,
         )
 
     def failure_of(self, attempt: int) -> Failure | None:
@@ -94,6 +106,15 @@ def _suspect(entry: Mapping[str, Any] | None, failures: tuple[Failure, ...]) -> 
     if not entry or any(item.attempt == entry["attempt"] for item in failures):
         return None
     return Failure.from_status(entry)
+
+
+def _before_step(status: Mapping[str, Any]) -> int | None:
+    """Return the bound on checkpoints; a checkpoint at or after it was written anew since."""
+    bound: int | None = status.get("checkpointBeforeStep")
+    newest = (status.get("checkpoint") or {}).get("step")
+    if bound is None or (newest is not None and newest >= bound):
+        return None
+    return bound
 
 
 def _pace(progress: Mapping[str, Any]) -> float | None:

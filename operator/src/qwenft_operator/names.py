@@ -38,9 +38,15 @@ LABEL_UID = "qwenft.dev/run-uid"
 LABEL_ATTEMPT = "qwenft.dev/attempt"
 LABEL_PLAN = "qwenft.dev/plan"
 LABEL_INDEX = "batch.kubernetes.io/job-completion-index"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Kueue's: on a run it goes to the Job, which Kueue then admits."""
+MANAGER = f"{GROUP}/operator"
+"""``spec.runPolicy.managedBy`` of runs that this operator answers for."""
 ANNOTATION_CA = "qwenft.dev/progress-ca"
 """The authority that signed the operator's certificate; pods read it as a file."""
 
+BEFORE_STEP = "QWENFT_CHECKPOINT_BEFORE_STEP"
+"""Variable of a trainer that must go on from an older checkpoint than the newest."""
 CONTAINER = "trainer"
 MASTER_PORT = 29500
 PROGRESS_PORT = 8443

@@ -47,6 +47,8 @@ class Capacity:
     offers: tuple[Offer, ...] = ()
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Why nodes were left out, or what of them was not understood → their names."""
+    largest_memory: float = 0.0
+    """Bytes that the largest of the usable nodes can allocate, whatever runs on it now."""
 
     @property
     def inventory(self) -> Inventory:
@@ -118,7 +120,12 @@ def capacity(
     return Capacity(
         offers=tuple(offer for offer in offers if offer is not None),
         remarks={reason: tuple(sorted(names)) for reason, names in survey.remarks.items()},
+        largest_memory=max((_allocatable_memory(node) for node in usable), default=0.0),
     )
+
+
+def _allocatable_memory(node: Body) -> float:
+    return amount(((node.get("status") or {}).get("allocatable") or {}).get(_MEMORY, 0))
 
 
 def is_ready(node: Body) -> bool:

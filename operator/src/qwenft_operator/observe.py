@@ -86,6 +86,8 @@ class JobView:
     """Whether the Job controller has decided that it fails, pods still ending."""
     deleting: bool = False
     created_at: float | None = None
+    started_at: float | None = None
+    """When it was last set going: a queue may stop and start it again."""
 
     @property
     def over(self) -> bool:
@@ -202,6 +204,7 @@ def _job(body: Body) -> JobView:
         failing="FailureTarget" in true,
         deleting="deletionTimestamp" in metadata,
         created_at=parse_time(metadata.get("creationTimestamp")),
+        started_at=parse_time((body.get("status") or {}).get("startTime")),
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qwenft_operator import names
 from qwenft_operator.clock import parse_time
 from qwenft_plan.errors import SpecError
 from qwenft_plan.spec import FinetuneSpec
 
 __all__ = ["Owner", "Run", "Settings"]
 
+_GIB = 2**30
+_QUEUE_PREFIX = "kueue.x-k8s.io/"
 _FROZEN_SECTIONS = ("model", "dataset", "training", "checkpoint", "output")
 
 
@@ -25,6 +28,15 @@ class Owner:
     uid: str
     spec: Mapping[str, Any] = field(default_factory=dict)
     """``spec`` as the user wrote it."""
+    queueing: Mapping[str, str] = field(default_factory=dict)
+    """The user's labels that Kueue reads, to be copied to the Job."""
+    topology: Mapping[str, str] = field(default_factory=dict)
+    """The user's annotations that Kueue reads, to be copied to the pods."""
+
+    @property
+    def queue(self) -> str:
+        """Kueue's queue by which the run is to be admitted, empty without one."""
+        return self.queueing.get(names.LABEL_QUEUE, "")
 
     def run_json(self) -> str:
         """Return the text of ``run.json``; equal specs give equal bytes."""
@@ -69,6 +81,7 @@ class Run:
         """Read the API object; never raises for a wrong spec."""
         metadata = body["metadata"]
         mapping = body.get("spec") or {}
+        status = body.get("status") or {}
         spec, error = _parse(mapping)
         return cls(
             owner=Owner(
@@ -76,19 +89,40 @@ class Run:
                 namespace=metadata["namespace"],
                 uid=metadata["uid"],
                 spec=mapping,
+                queueing=_of_kueue(metadata.get("labels")),
+                topology=_of_kueue(metadata.get("annotations")),
             ),
             generation=metadata.get("generation", 1),
             deleting="deletionTimestamp" in metadata,
             created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
-            spec=spec,
+            spec=_raised(spec, status),
             error=error,
-            status=body.get("status") or {},
+            status=status,
         )
+
+    @property
+    def is_managed_elsewhere(self) -> bool:
+        """Whether another controller answers for the run (MultiKueue, in a management cluster)."""
+        manager = "" if self.spec is None else self.spec.run_policy.managed_by
+        return manager not in ("", names.MANAGER)
 
     @property
     def phase(self) -> str:
         """The phase of the last status write, empty before the first."""
         return str(self.status.get("phase", ""))
+
+
+def _of_kueue(entries: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: text for key, text in (entries or {}).items() if key.startswith(_QUEUE_PREFIX)}
+
+
+def _raised(spec: FinetuneSpec | None, status: Mapping[str, Any]) -> FinetuneSpec | None:
+    """Return the spec with the memory request that a failure has raised since."""
+    gib = status.get("memoryPerNodeGiB")
+    if spec is None or gib is None or spec.resources.memory_per_node is None:
+        return spec
+    memory = max(spec.resources.memory_per_node, round(gib * _GIB))
+    return replace(spec, resources=replace(spec.resources, memory_per_node=memory))
 
 
 def _parse(mapping: Mapping[str, Any]) -> tuple[FinetuneSpec | None, SpecError | None]:

@@ -36,6 +36,11 @@ class Situation:
     """What the namespace lacks or has too much of; known together with the capacity."""
 
     @property
+    def largest_memory(self) -> float:
+        """Bytes of the node with the most memory for pods, whatever runs on it now."""
+        return 0.0 if self.capacity is None else self.capacity.largest_memory
+
+    @property
     def history(self) -> History:
         """What the status remembers."""
         return History.from_status(self.run.status)

@@ -10,6 +10,7 @@ from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
+from qwenft_operator.policies import host_memory
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, plan_block, workers_block
@@ -24,6 +25,7 @@ CAPACITY_GRACE = 10.0
 """Seconds that lost capacity has to come back before a run goes on with less."""
 OBSTACLE_GRACE = 60.0
 """Seconds that objects named by the spec have to appear, and namesakes to go."""
+_GIB = 2**30
 _LEANER = 0.99
 _PENDING_POLL = 30.0
 _OBSTACLE_POLL = 3.0
@@ -91,6 +93,7 @@ def _begin(
         attempt,
         settings=situation.settings,
         placement=capacity.placement(situation.spec, planned, avoid=avoided),
+        before_step=situation.history.before_step,
     )
     if planned.plan.digest in situation.observed.plans:
         # Immutable, and perhaps written by another version of this operator.
@@ -105,14 +108,22 @@ def _begin(
         "startTime": situation.run.status.get("startTime") or format_time(situation.now),
         "completionTime": None,
     }
-    report = Report(
-        phase=names.STARTING, reason="Starting", message=message, planned="True", changes=changes
-    )
+    queued = bool(situation.run.owner.queue)
+    phase = names.QUEUED if queued else names.STARTING
+    changes |= {"startTime": None} if queued else {}
+    report = Report(phase=phase, reason=phase, message=message, planned="True", changes=changes)
     notice = Notice(reason="Starting", message=message)
     return situation.decision(report, apply=objects, events=(notice,))
 
 
 def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> Decision:
+    killed = situation.history.failure_of(situation.attempt)
+    if killed is not None and killed.reason == host_memory.REASON and _is_too_large(situation):
+        gib = (situation.spec.resources.memory_per_node or 0) / _GIB
+        message = f"no node has the {gib:.2f} GiB that it would ask for now"
+        return situation.failed(
+            reason=killed.reason, message=situation.with_cause(message), planned="False"
+        )
     if _is_over_budget(situation, capacity):
         message = (
             f"no plan is left within {situation.history.memory_budget:.2f} GiB a device, learnt "
@@ -133,6 +144,12 @@ def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> 
         planned="False",
     )
     return situation.decision(report, requeue_after=_PENDING_POLL)
+
+
+def _is_too_large(situation: Situation) -> bool:
+    """Whether no node, were it empty, has the memory that a pod asks for."""
+    asked = situation.spec.resources.memory_per_node
+    return asked is not None and asked > situation.largest_memory
 
 
 def _is_over_budget(situation: Situation, capacity: Capacity) -> bool:

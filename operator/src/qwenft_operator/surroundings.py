@@ -92,6 +92,9 @@ async def read_capacity(
         cluster.list(names.KIND, scope),
     )
     others = [body for body in runs if body["metadata"]["uid"] != run.owner.uid]
+    if run.owner.queue:
+        # Kueue decides when, by its quotas: the plan is for the nodes that there are.
+        pods, jobs = (), ()
     promised = _promised(jobs, pods) + _kept(others, jobs)
     return capacity(run.spec.resources, nodes, pods, promised, networks)
 

@@ -291,7 +291,7 @@ def checkpoint(mapping: Mapping[str, Any], path: str) -> Checkpoint:
 def run_policy(mapping: Mapping[str, Any], path: str) -> RunPolicy:
     """Parse ``spec.runPolicy``."""
     known = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished",
-             "cleanPodPolicy")  # fmt: skip
+             "cleanPodPolicy", "priorityClassName", "managedBy")  # fmt: skip
     fields.only_known(mapping, known, path)
     return RunPolicy(
         suspend=fields.boolean(mapping, "suspend", path, default=False),
@@ -303,4 +303,6 @@ def run_policy(mapping: Mapping[str, Any], path: str) -> RunPolicy:
         clean_pod_policy=fields.choice(
             mapping, "cleanPodPolicy", path, CLEAN_POD_POLICIES, "Running"
         ),
+        priority_class_name=fields.text(mapping, "priorityClassName", path),
+        managed_by=fields.text(mapping, "managedBy", path),
     )

@@ -169,3 +169,7 @@ class RunPolicy:
     active_deadline_seconds: int | None = None
     ttl_seconds_after_finished: int | None = None
     clean_pod_policy: str = "Running"
+    priority_class_name: str = ""
+    """PriorityClass of the pods."""
+    managed_by: str = ""
+    """Controller that answers for the run; empty or ``qwenft.dev/operator`` is this operator."""

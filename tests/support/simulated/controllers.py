@@ -24,6 +24,8 @@ class Ending:
 
     code: int
     message: dict[str, Any] | None = None
+    reason: str = ""
+    """The runtime's, ``OOMKilled``."""
 
 
 Program = Callable[[int, int, float], "Ending | None"]
@@ -41,6 +43,8 @@ def succeed_after(seconds: float) -> Program:
 def _ended(ending: Ending, now: float) -> Body:
     message = "" if ending.message is None else json.dumps(ending.message)
     ended = {"exitCode": ending.code, "finishedAt": format_time(now), "message": message}
+    if ending.reason:
+        ended["reason"] = ending.reason
     return {"name": names.CONTAINER, "state": {"terminated": ended}}
 
 
@@ -126,12 +130,18 @@ class Controllers:
     def _sync_job(self, job: Body) -> None:
         status = job.setdefault("status", {"conditions": []})
         types = {item["type"] for item in status["conditions"]}
-        if types & {"Complete", "Failed"} or job["spec"].get("suspend"):
+        if types & {"Complete", "Failed"}:
             return
         pods = self._pods(job)
+        if job["spec"].get("suspend"):
+            self._suspend_job(status, pods)
+            return
         started = "pods" in status
         if not started:
+            if pods:
+                return  # of before it was suspended: none is replaced before it is gone
             status["pods"] = True
+            status["startTime"] = format_time(self._world.now)
             for index in range(job["spec"]["completions"]):
                 self._make_pod(job, index)
             return
@@ -141,6 +151,13 @@ class Controllers:
             self._fail_job(status, pods, types)
         elif phases and all(phase == "Succeeded" for phase in phases):
             status["conditions"].append({"type": "Complete", "status": "True"})
+
+    def _suspend_job(self, status: Body, pods: dict[int, Body]) -> None:
+        for pod in pods.values():
+            if "deletionTimestamp" not in pod["metadata"]:
+                self.delete(pod, None)
+        if not pods:
+            status.pop("pods", None)
 
     def _fail_job(self, status: Body, pods: dict[int, Body], types: set[str]) -> None:
         if "FailureTarget" not in types:

@@ -133,15 +133,41 @@ class World:
             body["spec"][key] = body["spec"].get(key, {}) | dict(value)
         body["metadata"]["generation"] += 1
 
+    def queue(self, queue: str, name: str = "tiny") -> None:
+        """Put a run into a queue of Kueue's."""
+        self.objects[names.KIND, "team", name]["metadata"]["labels"] = {names.LABEL_QUEUE: queue}
+
+    def admit(self, attempt: int = 1, name: str = "tiny", *, admitted: bool = True) -> None:
+        """Do what Kueue does: let a suspended Job run, or (``admitted`` false) preempt it."""
+        job = self.objects["Job", "team", f"{name}-{attempt}"]
+        job["spec"]["suspend"] = not admitted
+        self.touch(job)
+
     def program(self, program: Program) -> None:
         """Set what every trainer pod does from now on."""
         self._controllers.program = program
 
-    def report(self, step: int, *, attempt: int | None = None, name: str = "tiny") -> None:
+    def report(
+        self,
+        step: int,
+        *,
+        attempt: int | None = None,
+        name: str = "tiny",
+        checkpoint: int | None = None,
+        remaining: float | None = None,
+    ) -> None:
         """Deliver a progress report to the running process."""
         uid = self.objects[names.KIND, "team", name]["metadata"]["uid"]
         attempt = attempt or self.status(name).get("attempt", 0)
-        self.reports.put(uid, Progress(attempt=attempt, step=step, total_steps=100, loss=2.0))
+        progress = Progress(
+            attempt=attempt,
+            step=step,
+            total_steps=100,
+            loss=2.0,
+            checkpoint_step=checkpoint,
+            estimated_remaining_seconds=remaining,
+        )
+        self.reports.put(uid, progress)
 
     def lose(self, node: str) -> None:
         """Cut a node off: its kubelet falls silent, its pods' conditions turn unknown."""

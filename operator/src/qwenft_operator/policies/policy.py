@@ -20,6 +20,14 @@ class Circumstances:
     """Whether this attempt has trained a step."""
     plan: Plan | None = None
     """The plan that the attempt ran."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint, None where none was reported."""
+    went_back: bool = False
+    """Whether an older checkpoint than the newest was tried before."""
+    memory_request: int | None = None
+    """Bytes that each pod asked for and was limited to; None: no limit."""
+    memory_raised: bool = False
+    """Whether that request was raised before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +39,10 @@ class Verdict:
     """Whether a restart counts against ``backoffLimit``."""
     memory_budget: float | None = None
     """GiB a device that the next plan may count on at most; None changes nothing."""
+    before_step: int | None = None
+    """Go on from a checkpoint of an earlier step than this; None takes the newest."""
+    memory_request: int | None = None
+    """Bytes that each pod asks for from now on; None changes nothing."""
     advice: str = ""
     """What a person should do, or what happens next."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qwenft_operator import names
 from qwenft_operator.render.configmap import config_map
 from qwenft_operator.render.job import job
 from qwenft_operator.render.networkpolicy import network_policy
@@ -26,16 +27,19 @@ def render(
     *,
     settings: Settings | None = None,
     placement: Placement | None = None,
+    before_step: int | None = None,
 ) -> tuple[Manifest, ...]:
     """Return the attempt's objects in the order in which they are to be applied.
 
     The Job comes last, so that its pods find their plan, their names and their walls in place.
+    ``before_step`` makes the trainer pass over checkpoints of that and later steps.
     """
     settings = settings or Settings()
+    environment = {} if before_step is None else {names.BEFORE_STEP: str(before_step)}
     placement = placement or Placement.of(spec)
     return (
         config_map(plan, owner),
         service(owner),
         network_policy(owner),
-        job(spec, plan, owner, attempt, settings=settings, placement=placement),
+        job(spec, plan, owner, attempt, settings=settings, placement=placement, extra=environment),
     )

@@ -6,6 +6,7 @@ operator's to decide, hence ``backoffLimit: 0`` and a pod that is never restarte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from qwenft_operator import names
@@ -33,15 +34,22 @@ def job(
     *,
     settings: Settings,
     placement: Placement,
+    extra: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the attempt's Job.
+    """Return the attempt's Job; ``extra`` are variables of this attempt.
 
-    ``spec.suspend`` is left out on purpose: it belongs to a queueing system, where there is one.
+    Without a queue ``spec.suspend`` is left out. With one the Job is made suspended, and from then
+    on the field is Kueue's: nothing here ever writes it again.
     """
     meta = metadata(owner, names.job(owner.name, attempt), attempt=str(attempt), plan=plan.digest)
     pod: dict[str, Any] = {"labels": dict(meta["labels"])}
+    annotations = dict(owner.topology)
     if settings.progress_url:
-        pod["annotations"] = {names.ANNOTATION_CA: settings.progress_ca}
+        annotations[names.ANNOTATION_CA] = settings.progress_ca
+    if annotations:
+        pod["annotations"] = annotations
+    meta["labels"] |= owner.queueing
+    suspended = {"suspend": True} if owner.queue else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -52,9 +60,10 @@ def job(
             "parallelism": plan.nodes,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
+            **suspended,
             "template": {
                 "metadata": pod,
-                "spec": _pod(spec, plan, owner, attempt, settings, placement),
+                "spec": _pod(spec, plan, owner, attempt, settings, placement, extra or {}),
             },
         },
     }
@@ -67,13 +76,16 @@ def _pod(
     attempt: int,
     settings: Settings,
     placement: Placement,
+    extra: Mapping[str, str],
 ) -> dict[str, Any]:
+    variables = environment(spec, plan, owner, attempt, settings=settings, on_cpu=placement.on_cpu)
+    variables += [{"name": name, "value": value} for name, value in extra.items()]
     container = {
         "name": names.CONTAINER,
         **_image(spec.trainer, settings),
         "command": ["python", "-m", "qwenft_trainer"],
         "args": _arguments(spec.trainer),
-        "env": environment(spec, plan, owner, attempt, settings=settings, on_cpu=placement.on_cpu),
+        "env": variables,
         "resources": resources(spec, plan, placement),
         "volumeMounts": mounts(spec),
         "securityContext": {
@@ -98,8 +110,14 @@ def _pod(
         },
         "containers": [container],
         "volumes": volumes(spec, plan, owner.name, settings=settings, on_cpu=placement.on_cpu),
+        **_priority(spec),
         **placement.to_pod(owner.uid),
     }
+
+
+def _priority(spec: FinetuneSpec) -> dict[str, str]:
+    name = spec.run_policy.priority_class_name
+    return {"priorityClassName": name} if name else {}
 
 
 def _image(trainer: Trainer, settings: Settings) -> dict[str, str]:
