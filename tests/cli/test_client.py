@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def test_a_wrong_mapping_is_refused_before_it_is_sent(
         client.submit(body)
     assert refused.value.exit_code == 2
     assert cluster.stored == {}
+
+
+def test_a_plan_for_the_cluster_is_the_command_line_s(
+    client: Client, cluster: Any, qwenft: Callable[..., int], tiny: Path, make_node: Make,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    cluster.stored_nodes = [make_node("a"), make_node("b")]
+    found = client.plan(tiny).plan
+    capsys.readouterr()
+    assert qwenft("plan", str(tiny), "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(found.to_json())
 
 
 def test_what_does_not_fit_raises_with_the_numbers(client: Client, tiny: Path) -> None:

@@ -7,20 +7,18 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenft_cli import document, watch
+from qwenft_cli import document, guidance, watch
 from qwenft_cli.access import Access, Address, Connect, Object
 from qwenft_cli.connect import connect as connect_cluster
 from qwenft_cli.document import Document
 from qwenft_cli.failure import CliError
 from qwenft_cli.logs import choose
-from qwenft_cli.plan import planned
 from qwenft_cli.snapshot import Snapshot, of_run
-from qwenft_operator.nodes import capacity
-from qwenft_plan.inventory import Inventory
 from qwenft_plan.planner import Planned
 from qwenft_plan.progress import Progress
 
@@ -76,22 +74,29 @@ class Client:
             self._access = self._connect(self._address)
         return self._access
 
+    def _connected(self, _address: Address) -> Access:
+        return self.access
+
     @property
     def namespace(self) -> str:
         """The namespace that the methods look into."""
         return self.access.namespace
 
-    def plan(self, run: RunLike, *, on: str = "") -> Planned:
+    def plan(
+        self, run: RunLike, *, on: str = "", operator: str = "qwenft-system/qwenft"
+    ) -> Planned:
         """Return the plan for nodes such as ``2x8xH100-80G``, else for the cluster's free ones.
 
+        For the cluster, what the ``operator`` (namespace/name) has learnt is taken into account.
         Raises :class:`~qwenft_plan.errors.SpecError` or :class:`~qwenft_plan.errors.Infeasible`.
         """
         read = _read(run)
-        if on:
-            return planned(read, Inventory.parse(on))
-        pods = [pod for pod in self.access.node_pods() if not _has_ended(pod)]
-        free = capacity(read.spec.resources, self.access.nodes(), pods)
-        return planned(read, free.inventory)
+        words = Namespace(
+            on=on, lessons=None, price=[], operator=operator, kubeconfig="", context="",
+            namespace="",
+        )  # fmt: skip
+        advice = guidance.advice(words, read, self._connected)
+        return guidance.planned(read, advice, words, self._connected)[0]
 
     def submit(self, run: RunLike, *, dry_run: bool = False) -> Snapshot:
         """Apply the run and return it as the cluster stored it; ``dry_run`` only has it checked."""
@@ -171,7 +176,3 @@ def _read(run: RunLike) -> Document:
     if isinstance(run, Mapping):
         return document.of_body(run)
     return document.load(str(run))
-
-
-def _has_ended(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
