@@ -184,6 +184,8 @@ def test_every_progress_field_has_its_place_in_the_status() -> None:
         attempt=1, step=2, total_steps=3, epoch=0.5, loss=1.0, validation_loss=1.0,
         gradient_norm=1.0, learning_rate=1e-5, tokens_per_second=10.0, memory_gib=1.0, mfu=0.5,
         estimated_remaining_seconds=9.0, checkpoint_step=2, plan_digest="abc",
+        checkpoint_seconds=2.0, checkpoint_blocked_seconds=0.1, data_wait_seconds=0.01,
+        predicted_memory_gib=1.1,
     )  # fmt: skip
     blocks = status.progress_blocks(report, 0.0)
     assert set(blocks) == {"progress", "measured", "checkpoint"}

@@ -177,6 +177,22 @@ def test_progress_is_parted_into_its_blocks_and_rounded() -> None:
     assert blocks["checkpoint"] == {"step": 8}
 
 
+def test_what_a_save_cost_stands_beside_its_step() -> None:
+    report = Progress(
+        attempt=1, step=10, total_steps=40, checkpoint_step=8, checkpoint_seconds=61.23456789,
+        checkpoint_blocked_seconds=2.5, data_wait_seconds=0.0012345678, predicted_memory_gib=61.3,
+    )  # fmt: skip
+    blocks = progress_blocks(report, NOW)
+    assert blocks["checkpoint"] == {"step": 8, "seconds": 61.2346, "blockedSeconds": 2.5}
+    assert blocks["progress"]["dataWaitSeconds"] == 0.00123457
+    assert "predictedMemoryGiB" not in blocks["progress"]
+
+
+def test_a_save_that_nobody_can_find_yet_has_no_block() -> None:
+    report = Progress(attempt=1, step=10, total_steps=40, checkpoint_blocked_seconds=2.5)
+    assert set(progress_blocks(report, NOW)) == {"progress"}
+
+
 def test_what_is_not_measured_has_no_block() -> None:
     blocks = progress_blocks(Progress(attempt=1, step=0, total_steps=1), NOW)
     assert set(blocks) == {"progress"}

@@ -106,6 +106,24 @@ def test_evaluation_and_saving_are_no_part_of_a_steps_time(run: Run) -> None:
     assert rates == pytest.approx([100.0, 100.0])
 
 
+def test_the_wait_for_rows_is_told_in_the_median(run: Run) -> None:
+    for number, wait in enumerate((9.0, 0.25, 0.5, 0.25, 0.25), start=1):
+        with run.meter.waiting():
+            run.clock.now += wait
+        run.step(number, seconds=1.0)
+    assert run.reports()[1]["dataWaitSeconds"] == pytest.approx(9.0)
+    assert run.reports()[-1]["dataWaitSeconds"] == pytest.approx(0.25)
+    assert "dataWaitSeconds" not in run.reports()[0]
+
+
+def test_the_plans_memory_stands_beside_the_measured(tmp_path: Path, clock: Clock) -> None:
+    predicted = Predicted(memory_gib=61.5, tokens_per_second=1000.0, mfu=0.4)
+    run = Run(tmp_path, clock, predicted=predicted)
+    (first,) = run.reports()
+    assert first["predictedMemoryGiB"] == 61.5
+    assert first["memoryGiB"] != 61.5
+
+
 def test_a_new_validation_loss_is_told_with_the_next_step(run: Run) -> None:
     run.meter.validated(5.5)
     run.step(1, seconds=1.0)

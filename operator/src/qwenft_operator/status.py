@@ -162,13 +162,23 @@ def progress_blocks(progress: Progress, now: float) -> dict[str, Any]:
     measured = {
         key: known.pop(key) for key in ("memoryGiB", "tokensPerSecond", "mfu") if key in known
     }
-    checkpoint = known.pop("checkpointStep", None)
-    known.pop("planDigest", None)
+    saved = {
+        name: known.pop(key)
+        for name, key in (
+            ("step", "checkpointStep"),
+            ("seconds", "checkpointSeconds"),
+            ("blockedSeconds", "checkpointBlockedSeconds"),
+        )
+        if key in known
+    }
+    # Both are in status.plan.
+    for key in ("planDigest", "predictedMemoryGiB"):
+        known.pop(key, None)
     blocks: dict[str, Any] = {"progress": known | {"lastUpdatedTime": format_time(now)}}
     if measured:
         blocks["measured"] = measured
-    if checkpoint is not None:
-        blocks["checkpoint"] = {"step": checkpoint}
+    if "step" in saved:
+        blocks["checkpoint"] = saved
     return blocks
 
 

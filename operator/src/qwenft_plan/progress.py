@@ -43,6 +43,14 @@ class Progress:
     estimated_remaining_seconds: float | None = None
     checkpoint_step: int | None = None
     """Step of the newest whole checkpoint."""
+    checkpoint_seconds: float | None = None
+    """How long the last save took until it was whole."""
+    checkpoint_blocked_seconds: float | None = None
+    """How long training waited for the last save."""
+    data_wait_seconds: float | None = None
+    """How long a step waits for its rows, in the median of the last steps."""
+    predicted_memory_gib: float | None = None
+    """The plan's prediction, to be read beside ``memory_gib``."""
     plan_digest: str | None = None
 
     def to_mapping(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from parity.stand import Stand, train_steps
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.export import export_model
 from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.saver import Saver
 
 SAVED_AFTER = 4
 
@@ -27,13 +28,17 @@ def store(options: Mapping[str, Any], warnings: list[str] | None = None) -> Chec
 
 
 def save_and_go_on(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
-    """Train 4 steps, save, train the other 4 all the same."""
+    """Train 4 steps, save, train the other 4 while the files are written."""
     built = stand.build()
     saved = store(options)
     saved.claim()
+    saver = Saver(saved)
     points = train_steps(stand, built, end=SAVED_AFTER)
-    saved.save(built.stages, built.optimizer, SAVED_AFTER, seen="half")
-    return points + train_steps(stand, built, begin=SAVED_AFTER)
+    saver.save(built.stages, built.optimizer, SAVED_AFTER, seen="half")
+    points += train_steps(stand, built, begin=SAVED_AFTER)
+    saver.wait()
+    assert saver.published == SAVED_AFTER
+    return points
 
 
 def resume(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def fenced(stand: Stand, options: Mapping[str, Any]) -> str:
     old.claim()
     store({**options, "attempt": 2}).claim()
     try:
-        old.save(built.stages, built.optimizer, 1)
+        Saver(old).save(built.stages, built.optimizer, 1)
     except TrainerError as error:
         return str(error)
     return "saved"

@@ -3,13 +3,15 @@
 A checkpoint is a directory ``step-<step>-attempt-<attempt>`` with torch's distributed checkpoint
 in it, tensors under Hugging Face's names and no trace of the plan that wrote them. It is written
 under a temporary name; a manifest with the digest of every file comes last; the rename publishes
-it. An attempt writes only names of its own, and first leaves its number in ``fence.json``, so an
-attempt that was given up but still runs can neither overwrite nor outrank its successor.
+it. :mod:`qwenft_trainer.saver` lets training go on meanwhile. An attempt writes only names of its
+own, and first leaves its number in ``fence.json``, so an attempt that was given up but still runs
+can neither overwrite nor outrank its successor.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -69,19 +72,31 @@ class CheckpointStore:
         """Fence off earlier attempts; raises :class:`TrainerError` if a later one was here."""
         self._on_rank_0(self._claim)
 
-    def save(
-        self, stages: Stages, optimizer: torch.optim.Optimizer, step: int, **notes: object
-    ) -> Path:
-        """Write a checkpoint after ``step`` optimizer steps; returns its directory.
+    def begin(self, step: int) -> Path:
+        """Make room for the checkpoint after ``step``; returns the directory to write it into.
+
+        Raises :class:`TrainerError` if a later attempt has taken over.
+        """
+        partial = self.directory / f".{self._name(step)}.partial"
+        self._on_rank_0(lambda: self._prepare(partial))
+        return partial
+
+    def write(
+        self,
+        state: dict[str, Any],
+        partial: Path,
+        step: int,
+        notes: Mapping[str, object],
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Write ``state`` into ``partial`` and publish it; ``group`` carries all messages.
 
         ``notes`` are JSON values to find again with it. Raises :class:`TrainerError`, and publishes
-        nothing, if a later attempt has taken over.
+        nothing, if it cannot be written or a later attempt has taken over meanwhile.
         """
-        name = f"step-{step:08d}-attempt-{self.attempt:04d}"
-        temporary = self.directory / f".{name}.partial"
-        self._on_rank_0(lambda: self._prepare(temporary))
-        save(state_of(stages, optimizer), storage_writer=FileSystemWriter(str(temporary)))
-        listed = _gathered(digests(temporary, prefix=f"__{dist.get_rank()}_"))
+        with _failures_named(f"checkpoint {self._name(step)} cannot be written"):
+            save(state, storage_writer=FileSystemWriter(str(partial)), process_group=group)
+        listed = _gathered(digests(partial, prefix=f"__{dist.get_rank()}_"), group)
         manifest = {
             "step": step,
             "attempt": self.attempt,
@@ -89,8 +104,7 @@ class CheckpointStore:
             "notes": notes,
             "files": listed,
         }
-        self._on_rank_0(lambda: self._publish(temporary, name, manifest))
-        return self.directory / name
+        _from_rank_0(lambda: self._publish(partial, self._name(step), manifest), group)
 
     def restore(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
         """Load the newest checkpoint that is whole, under whatever plan it was written."""
@@ -100,9 +114,13 @@ class CheckpointStore:
                 self._warn(f"checkpoint {found.path} is passed over: {reason}")
                 continue
             prepare_moments(optimizer, found.step)
-            load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
+            with _failures_named(f"checkpoint {found.path} cannot be read"):
+                load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
             return Restored(step=found.step, notes=found.notes)
         return Restored()
+
+    def _name(self, step: int) -> str:
+        return f"step-{step:08d}-attempt-{self.attempt:04d}"
 
     def _unusable(self, found: Found) -> str | None:
         if found.identity != self.identity:
@@ -180,7 +198,17 @@ def prepare_moments(optimizer: torch.optim.Optimizer, step: int) -> None:
             optimizer.state[value] = {"step": count, **moments}
 
 
-def _from_rank_0(action: Callable[[], Value]) -> Value:
+@contextmanager
+def _failures_named(what: str) -> Iterator[None]:
+    """Turn torch's error, which is no ``Exception``, into one that ends a rank properly."""
+    try:
+        yield
+    except CheckpointException as error:
+        rank, (cause, _) = min(error.failures.items())
+        raise TrainerError(f"{what}: rank {rank}: {cause}") from None
+
+
+def _from_rank_0(action: Callable[[], Value], group: dist.ProcessGroup | None = None) -> Value:
     """Run ``action`` on rank 0; every rank gets its value, or its error."""
     outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:
@@ -188,16 +216,16 @@ def _from_rank_0(action: Callable[[], Value]) -> Value:
             outcome[0] = action()
         except (TrainerError, OSError) as error:
             outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
+    dist.broadcast_object_list(outcome, src=0, group=group)
     if outcome[1] is not None:
         raise outcome[1]
     value: Value = outcome[0]
     return value
 
 
-def _gathered(mine: Mapping[str, str]) -> dict[str, str]:
+def _gathered(mine: Mapping[str, str], group: dist.ProcessGroup | None) -> dict[str, str]:
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, dict(mine))
+    dist.all_gather_object(everyone, dict(mine), group=group)
     return {name: digest for part in everyone for name, digest in part.items()}
 
 

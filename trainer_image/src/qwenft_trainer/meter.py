@@ -29,6 +29,7 @@ class Meter:
         self._validation_loss: float | None = None
         self._rates: list[float] = []
         self._seconds: list[float] = []
+        self._waits: list[float] = []
         self._last: dict[str, Any] = {}
         self._mark = time.monotonic()
         self.memory_gib: float | None = None
@@ -74,12 +75,20 @@ class Meter:
         yield
         self._mark += time.monotonic() - began
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what happens inside as the step's wait for its rows."""
+        began = time.monotonic()
+        yield
+        self._waits = [*self._waits, time.monotonic() - began][-WINDOW_STEPS:]
+
     def _report(self, *, step: int, **values: Any) -> None:
         if self._reporter is None:
             return
         self._last |= values
         rate, seconds = self.tokens_per_second, _median(self._seconds)
         remaining = None if seconds is None else seconds * (self._total - step)
+        predicted = self._settings.plan.predicted
         self._reporter.update(
             Progress(
                 attempt=self._settings.attempt,
@@ -89,6 +98,8 @@ class Meter:
                 tokens_per_second=rate,
                 memory_gib=self.memory_gib,
                 mfu=self._utilisation(rate),
+                predicted_memory_gib=None if predicted is None else predicted.memory_gib,
+                data_wait_seconds=_median(self._waits),
                 estimated_remaining_seconds=remaining,
                 plan_digest=self._settings.plan.digest,
                 **self._last,

@@ -35,6 +35,9 @@ _METRICS = (
     "tokens_per_second",
     "memory_gib",
     "mfu",
+    "data_wait_seconds",
+    "checkpoint_seconds",
+    "checkpoint_blocked_seconds",
 )
 
 

@@ -31,6 +31,7 @@ from qwenft_trainer.model import check_config, read_config
 from qwenft_trainer.optim import build_optimizer, learning_rate, set_learning_rate, total_steps
 from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.report import Reporter
+from qwenft_trainer.saver import Saver
 from qwenft_trainer.settings import Settings, read_settings
 from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
@@ -56,8 +57,8 @@ class Run:
     meter: Meter
     stop: StopSignal
     model_source: Path
+    saver: Saver
     step: int = 0
-    saved: int | None = None
     before: float | None = None
     trained_tokens: int = 0
     seconds_before: float = 0.0
@@ -94,18 +95,20 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
     stages = build_stages(plan, mesh, config, source, compile_backend=os.environ.get(COMPILE))
+    store = CheckpointStore(
+        directory=settings.checkpoints,
+        identity=settings.identity,
+        attempt=settings.attempt,
+        keep=spec.checkpoint.keep,
+        before_step=settings.before_step,
+        warn=say,
+    )
     run = Run(
         settings=settings,
         stages=stages,
         optimizer=build_optimizer(stages, spec.training),
-        store=CheckpointStore(
-            directory=settings.checkpoints,
-            identity=settings.identity,
-            attempt=settings.attempt,
-            keep=spec.checkpoint.keep,
-            before_step=settings.before_step,
-            warn=say,
-        ),
+        store=store,
+        saver=Saver(store),
         training=training,
         validation=validation,
         total=total,
@@ -122,7 +125,7 @@ def resume(run: Run) -> None:
     run.store.claim()
     restored = run.store.restore(run.stages, run.optimizer)
     run.step, notes = restored.step, restored.notes
-    run.saved = restored.step or None
+    run.saver.begun = run.saver.published = restored.step or None
     run.before = notes.get("validationLossBefore")
     run.trained_tokens = notes.get("trainedTokens", 0)
     run.seconds_before = notes.get("seconds", 0.0)
@@ -140,7 +143,7 @@ def train(run: Run) -> None:
     while run.step < run.total:
         loss = train_step(run)
         if run.stop.requested_anywhere():
-            save(run)
+            save(run, wait=True)
             raise Preempted(f"asked to stop; saved after step {run.step}", step=run.step)
         if due(run.step, spec.training.evaluate_every_steps) and run.step < run.total:
             run.meter.validated(evaluate(run))
@@ -158,10 +161,13 @@ def train_step(run: Run) -> float:
         raise DatasetInvalid(f"step {run.step + 1} trains no token: samples {samples[:8]}")
     rate = learning_rate(training, run.step, run.total)
     set_learning_rate(run.optimizer, rate)
-    loss = run.stages.train_step(run.training.batch(samples), trained_tokens=trained)
+    with run.meter.waiting():
+        batch = run.training.batch(samples)
+    loss = run.stages.train_step(batch, trained_tokens=trained)
     norm = run.stages.clip(training.max_grad_norm)
     loss_value, norm_value = torch.stack((loss, norm)).tolist()
     if not math.isfinite(loss_value) or not math.isfinite(norm_value):
+        run.saver.wait()
         raise NumericError(
             f"loss {loss_value}, gradient norm {norm_value} in step {run.step + 1} "
             f"(samples {', '.join(map(str, samples[:8]))}, …); weights were left as they were",
@@ -178,7 +184,9 @@ def train_step(run: Run) -> float:
         gradient_norm=norm_value,
         learning_rate=rate,
         tokens=run.training.tokens(samples),
-        checkpoint_step=run.saved,
+        checkpoint_step=run.saver.published,
+        checkpoint_seconds=run.saver.seconds,
+        checkpoint_blocked_seconds=run.saver.blocked,
     )
     return float(loss_value)
 
@@ -195,26 +203,28 @@ def evaluate(run: Run) -> float | None:
     return total / max(1, count)
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint unless this step has one. Collective."""
-    if run.saved == run.step:
-        return
+def save(run: Run, *, wait: bool = False) -> None:
+    """Save unless this step was; ``wait`` until the files are whole. Collective."""
     with run.meter.paused():
-        run.store.save(
+        if run.saver.begun == run.step:
+            if wait:
+                run.saver.wait()
+            return
+        run.saver.save(
             run.stages,
             run.optimizer,
             run.step,
+            wait=wait,
             validationLossBefore=run.before,
             trainedTokens=run.trained_tokens,
             seconds=elapsed(run),
         )
-    run.saved = run.step
 
 
 def finish(run: Run, loss: float) -> None:
     """Export, evaluate, let the model speak, and write ``result.json``. Collective."""
     settings = run.settings
-    save(run)
+    save(run, wait=True)
     after = evaluate(run)
     dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     export_model(run.stages, settings.model_directory, source=run.model_source, dtype=dtype)
@@ -233,7 +243,9 @@ def finish(run: Run, loss: float) -> None:
     if dist.get_rank() == 0:
         write_json(Path(settings.spec.output.path) / "result.json", result)
         say(f"finished {run.step} steps: validation loss {run.before} -> {after}")
-    run.meter.finish(result, validation_loss=after, step=run.step, checkpoint_step=run.saved)
+    run.meter.finish(
+        result, validation_loss=after, step=run.step, checkpoint_step=run.saver.published
+    )
 
 
 def sample(run: Run) -> dict[str, str] | None:
