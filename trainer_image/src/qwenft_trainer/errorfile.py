@@ -6,18 +6,29 @@ theirs carries the typed cause, so that nobody has to guess a reason from a text
 
 import json
 import os
+import sys
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
-from qwenft_trainer.failure import Cause, cause_of
+from qwenft_trainer.failure import (
+    UNKNOWN_TIME,
+    Cause,
+    OutOfMemory,
+    TrainerError,
+    cause_of,
+    named_cause,
+)
 
 NAME = "error.json"
 TRACE_BYTES = 2048
+GIB = 1024**3
 
 
 class TypedErrorHandler(ErrorHandler):
@@ -25,10 +36,18 @@ class TypedErrorHandler(ErrorHandler):
 
     def record_exception(self, e: BaseException) -> None:
         """Write the error file whole or not at all: the agent may read at any moment."""
+        self._leave(describe(e))
+
+    def record_stall(self, error: BaseException, stack: str) -> None:
+        """Leave the cause of a rank that stands still; ``stack`` is where."""
+        # The innermost call comes first in a dump; of a trace the last lines are kept.
+        lines = "\n".join(reversed(stack.splitlines()))[-TRACE_BYTES:]
+        self._leave(replace(describe(error), trace=lines))
+
+    def _leave(self, cause: Cause) -> None:
         path = self._get_error_file_path()
         if not path:
             return
-        cause = describe(e)
         body = {
             "message": {
                 "message": cause.message,
@@ -42,26 +61,88 @@ class TypedErrorHandler(ErrorHandler):
 
 
 def describe(error: BaseException) -> Cause:
-    """Return the cause of an exception raised in this rank, with the end of its traceback."""
+    """Return the cause of an exception raised in this rank, with the end of its traceback.
+
+    Where the device ran out of memory, its figures are added, and torch's table goes to the log.
+    """
     trace = "".join(traceback.format_exception(error))[-TRACE_BYTES:]
     rank = os.environ.get("RANK")
-    return cause_of(
+    cause = cause_of(
         error,
         rank=int(rank) if rank is not None else None,
         time=time.time(),
         trace=trace,
     )
+    if cause.exit_code == OutOfMemory.exit_code:
+        figures = device_memory()
+        cause = replace(cause, message=f"{cause.message}{figures}")
+    return cause
 
 
-def read_all(directory: Path) -> Iterator[Cause]:
+def device_memory(cuda: Any = torch.cuda) -> str:
+    """Return what this process holds of its GPU, for a message; empty without one.
+
+    torch's own table of it is printed to the log.
+    """
+    if not cuda.is_available() or not cuda.is_initialized():
+        return ""
+    try:
+        free, total = cuda.mem_get_info()
+        numbers = {
+            "tensors": cuda.memory_allocated(),
+            "tensors at the peak": cuda.max_memory_allocated(),
+            "reserved": cuda.memory_reserved(),
+            "free on the device": free,
+            "of": total,
+        }
+        print(cuda.memory_summary(abbreviated=True), file=sys.stderr, flush=True)  # noqa: T201
+    except RuntimeError as error:
+        # A device that failed may answer no question any more; the error is told all the same.
+        return f" (its memory cannot be read: {error})"
+    told = ", ".join(f"{name} {value / GIB:.2f} GiB" for name, value in numbers.items())
+    return f" ({told})"
+
+
+def read_all(directory: Path, ranks: Mapping[int, int] | None = None) -> Iterator[Cause]:
     """Yield the causes that this node's ranks left under the agent's log directory.
 
     Ranks that the agent saw die later are included: a rank that is slow to end may be the first
-    that failed.
+    that failed. A file in torch's shape alone is the work of a script's own ``@record``. ``ranks``
+    maps local to global ranks, for files that do not tell.
     """
     for path in sorted(directory.rglob(NAME)):
         try:
-            yield Cause(**json.loads(path.read_text(encoding="utf-8"))["qwenft"])
-        except (OSError, ValueError, KeyError, TypeError):
-            # Written by a script's own @record, or cut off: the exit status still speaks.
+            text, time_written = path.read_text("utf-8", "replace"), path.stat().st_mtime
+        except OSError:
             continue
+        local = int(path.parent.name) if path.parent.name.isdigit() else None
+        rank = local if local is None else (ranks or {}).get(local, local)
+        cause = _read(text, rank)
+        yield cause.at(time_written) if cause.time == UNKNOWN_TIME else cause
+
+
+def _read(text: str, rank: int | None) -> Cause:
+    try:
+        body = json.loads(text)
+        if "qwenft" in body:
+            return Cause(**body["qwenft"])
+        return _of_torch(body["message"], rank)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Cut off, or written by something else: better its first words than nothing.
+        begin = text.strip()[:TRACE_BYTES] or "(nothing)"
+        message = f"rank {rank} left an error file that cannot be read; it begins: {begin}"
+        code, reason = TrainerError.exit_code, TrainerError.reason
+        return Cause(exit_code=code, reason=reason, message=message, rank=rank)
+
+
+def _of_torch(message: Any, rank: int | None) -> Cause:
+    """Read torch's own shape: a text, or one with the stack and the time."""
+    if isinstance(message, str):
+        return named_cause(message, rank=rank)
+    extra = message["extraInfo"]
+    return named_cause(
+        str(message["message"]),
+        rank=rank,
+        time=float(extra["timestamp"]),
+        trace=str(extra["py_callstack"])[-TRACE_BYTES:],
+    )

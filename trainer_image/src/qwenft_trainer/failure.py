@@ -181,6 +181,26 @@ def cause_of(error: BaseException, *, rank: int | None, time: float, trace: str)
     )
 
 
+def named_cause(
+    text: str, *, rank: int | None, time: float = UNKNOWN_TIME, trace: str = ""
+) -> Cause:
+    """Describe an error of which only ``ClassName: text`` is left."""
+    name = text.split(":", 1)[0].rpartition(".")[2]
+    kind: type[TrainerError] = TrainerError
+    if name in _MEMORY_CLASSES:
+        kind = OutOfMemory
+    elif name in _NETWORK_CLASSES or _is_gloo_disconnect(RuntimeError(text)):
+        kind = CommunicationFailure
+    return Cause(
+        exit_code=kind.exit_code,
+        reason=kind.reason,
+        message=text,
+        rank=rank,
+        time=time,
+        trace=trace,
+    )
+
+
 def cause_of_exit(exit_code: int, *, rank: int | None, out_of_memory: bool = False) -> Cause:
     """Describe a process that left nothing but its exit status (negative: killed by a signal).
 

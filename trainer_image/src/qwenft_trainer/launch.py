@@ -29,6 +29,7 @@ from qwenft_trainer.failure import (
     Cause,
     CommunicationFailure,
     Preempted,
+    TrainerError,
     cause_of_exit,
     completed,
     first_cause,
@@ -135,13 +136,18 @@ def _attempt(args: argparse.Namespace, logs: Path, early: EarlyStop) -> Cause | 
     except SignalException as error:
         return _preempted(error, Path(args.log_dir))
     except Exception as error:  # noqa: BLE001 - whatever ends the launcher ends in a typed exit
-        return errorfile.describe(error)
+        # torch's agent itself fails on an error file that is not as it expects: what the ranks
+        # left still says more than the agent's error does.
+        started = not isinstance(error, TrainerError)
+        told = tuple(errorfile.read_all(Path(args.log_dir))) if started else ()
+        return first_cause(told) if told else errorfile.describe(error)
     return None
 
 
 def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause:
     """Name the first cause among the error files, and the bare exits of ranks without one."""
-    causes = list(errorfile.read_all(logs))
+    ranks = {failure.local_rank: rank for rank, failure in error.failures.items()}
+    causes = list(errorfile.read_all(logs, ranks))
     told = {cause.rank for cause in causes}
     for rank, failure in error.failures.items():
         if rank not in told:

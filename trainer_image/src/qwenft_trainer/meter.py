@@ -39,6 +39,11 @@ class Meter:
         """Real tokens of all ranks a second, in the median of the last steps."""
         return _median(self._rates)
 
+    @property
+    def step_seconds(self) -> float | None:
+        """How long a step takes, in the median of the last ones."""
+        return _median(self._seconds)
+
     def start(self, *, step: int, validation_loss: float | None) -> None:
         """Say where the run begins."""
         self._validation_loss = validation_loss
@@ -86,7 +91,7 @@ class Meter:
         if self._reporter is None:
             return
         self._last |= values
-        rate, seconds = self.tokens_per_second, _median(self._seconds)
+        rate, seconds = self.tokens_per_second, self.step_seconds
         remaining = None if seconds is None else seconds * (self._total - step)
         predicted = self._settings.plan.predicted
         self._reporter.update(

@@ -35,6 +35,7 @@ from qwenft_trainer.saver import Saver
 from qwenft_trainer.settings import Settings, read_settings
 from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
+from qwenft_trainer.watchdog import FILES, Watchdog
 from qwenft_trainer.weights import Fresh
 
 COMPILE = "QWENFT_COMPILE"
@@ -56,6 +57,7 @@ class Run:
     total: int
     meter: Meter
     stop: StopSignal
+    watchdog: Watchdog
     model_source: Path
     saver: Saver
     step: int = 0
@@ -73,7 +75,9 @@ def main() -> None:
         device = pick_device()
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
-        train(prepare(settings, stop))
+        run = prepare(settings, stop)
+        with run.watchdog:
+            train(run)
         dist.destroy_process_group()
 
 
@@ -103,6 +107,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
         before_step=settings.before_step,
         warn=say,
     )
+    meter = Meter(settings, total=total, reporter=Reporter() if dist.get_rank() == 0 else None)
     run = Run(
         settings=settings,
         stages=stages,
@@ -112,8 +117,9 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
         training=training,
         validation=validation,
         total=total,
-        meter=Meter(settings, total=total, reporter=Reporter() if dist.get_rank() == 0 else None),
+        meter=meter,
         stop=stop,
+        watchdog=Watchdog(lambda: meter.step_seconds),
         model_source=directory,
     )
     resume(run)
@@ -155,6 +161,7 @@ def train(run: Run) -> None:
 def train_step(run: Run) -> float:
     """Do one optimizer step and report it; returns the mean loss of the global batch."""
     training = run.settings.spec.training
+    run.watchdog.beat(f"training step {run.step + 1}")
     samples = run.training.samples(run.step)
     trained = run.training.trained_tokens(samples)
     if trained == 0:
@@ -198,6 +205,7 @@ def evaluate(run: Run) -> float | None:
     with run.meter.paused():
         total, count = 0.0, 0
         for samples in run.validation.chunks():
+            run.watchdog.beat("evaluating")
             total += float(run.stages.loss_sum(run.validation.batch(samples)))
             count += run.validation.trained_tokens(samples)
     return total / max(1, count)
@@ -205,6 +213,7 @@ def evaluate(run: Run) -> float | None:
 
 def save(run: Run, *, wait: bool = False) -> None:
     """Save unless this step was; ``wait`` until the files are whole. Collective."""
+    run.watchdog.beat("saving", patience=FILES)
     with run.meter.paused():
         if run.saver.begun == run.step:
             if wait:
@@ -227,6 +236,7 @@ def finish(run: Run, loss: float) -> None:
     save(run, wait=True)
     after = evaluate(run)
     dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
+    run.watchdog.beat("exporting the model", patience=FILES)
     export_model(run.stages, settings.model_directory, source=run.model_source, dtype=dtype)
     result = {
         "validationLossBefore": run.before,
