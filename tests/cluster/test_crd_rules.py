@@ -130,6 +130,8 @@ REFUSED: dict[str, tuple[Body, str]] = {
     "an unknown field": (body(training={"batchSise": 8}), "batchSise"),
     "an unknown scheduler": (body(training={"scheduler": "step"}), "spec.training.scheduler"),
     "no sample a step": (body(training={"batchSize": 0}), "spec.training.batchSize"),
+    "the best of nothing": (body(checkpoint={"keepBest": True}), "evaluateEverySteps"),
+    "an unknown tracker": (body(training={"reportTo": ["abacus"]}), "reportTo"),
     "memory in words": (body(resources={"memoryPerNode": "much"}), "memoryPerNode"),
     "a key of no config.json": (body(model={"config": {"hiddenSize": 1}}), "hiddenSize"),
 }

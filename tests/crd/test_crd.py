@@ -15,6 +15,7 @@ import yaml
 
 from qwenft_operator import names, status
 from qwenft_operator.experience import Finding
+from qwenft_plan import parsing
 from qwenft_plan.errors import SpecError
 from qwenft_plan.inventory import Inventory
 from qwenft_plan.lessons import NO_LESSONS, Experience, Pair, lesson_key
@@ -64,6 +65,7 @@ SPECIAL = {
     ".resources.nodeSelector",
     ".resources.memoryPerNode",
     ".trainer.args",
+    ".training.reportTo",
 }
 NESTED = {"Volume": ("persistentVolumeClaim",), "Script": ("configMap",)}
 
@@ -113,6 +115,11 @@ def test_every_enum_is_the_parsers() -> None:
             FinetuneSpec.from_mapping(spec_mapping(**{section: nested(rest, value)}))
         with pytest.raises(SpecError):
             FinetuneSpec.from_mapping(spec_mapping(**{section: nested(rest, "oddity")}))
+
+
+def test_the_trackers_are_the_parsers() -> None:
+    items = SPEC["properties"]["training"]["properties"]["reportTo"]["items"]
+    assert items["enum"] == list(parsing.TRACKERS)
 
 
 def nested(keys: list[str], value: Any) -> Any:

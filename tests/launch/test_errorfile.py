@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure, rec
 
 from qwenft_trainer import errorfile
 from qwenft_trainer.errorfile import TypedErrorHandler, read_all
-from qwenft_trainer.failure import Cause, DatasetInvalid, NumericError
+from qwenft_trainer.failure import Cause, DatasetInvalid, NumericError, first_cause
 
 pytestmark = pytest.mark.torch
 
@@ -113,18 +113,20 @@ def test_every_ranks_file_of_a_node_is_read(tmp_path: Path) -> None:
         "{",
         "[]",
         "null",
-        {"message": {"message": "by a script's own record", "extraInfo": {}}},
         {"qwenft": None},
         {"qwenft": {"exit_code": 70}},
         {"qwenft": {"exit_code": 70, "reason": "x", "message": "y", "flavour": 1}},
     ],
     ids=str,
 )
-def test_a_file_of_another_kind_is_passed_over(tmp_path: Path, content: Any) -> None:
-    good = Cause(exit_code=65, reason="DatasetInvalid", message="m", rank=1)
+def test_a_file_of_another_kind_gives_way_to_a_typed_cause(tmp_path: Path, content: Any) -> None:
+    good = Cause(exit_code=65, reason="DatasetInvalid", message="m", rank=1, time=5.0)
     write(tmp_path, 0, content)
     write(tmp_path, 1, {"qwenft": asdict(good)})
-    assert list(read_all(tmp_path)) == [good]
+    found = list(read_all(tmp_path))
+    assert good in found
+    assert first_cause(found) == good
+    assert "cannot be read" in next(c.message for c in found if c != good)
 
 
 def test_a_node_without_files_has_no_causes(tmp_path: Path) -> None:

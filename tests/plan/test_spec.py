@@ -61,6 +61,7 @@ def test_every_field_is_read() -> None:
                 "epochs": 2, "maxSteps": 7, "batchSize": 16, "sequenceLength": 128,
                 "learningRate": 1, "weightDecay": 0.1, "warmupSteps": 5, "scheduler": "cosine",
                 "maxGradNorm": 0.5, "seed": 3, "precision": "fp32", "evaluateEverySteps": 4,
+                "reportTo": ["mlflow", "tensorboard"],
             },
             "resources": {
                 "nodes": {"min": 2, "max": 4}, "processesPerNode": 2, "cpusPerProcess": 3,
@@ -76,7 +77,7 @@ def test_every_field_is_read() -> None:
                 "script": {"configMap": {"name": "script"}}, "rendezvous": "c10d",
                 "env": [{"name": "HF_TOKEN_PATH", "value": "/x"}],
             },
-            "checkpoint": {"everySteps": 10, "keep": 3},
+            "checkpoint": {"everySteps": 10, "keep": 3, "keepBest": True},
             "runPolicy": {
                 "suspend": True, "backoffLimit": 0, "activeDeadlineSeconds": 60,
                 "ttlSecondsAfterFinished": 0, "cleanPodPolicy": "All",
@@ -92,7 +93,9 @@ def test_every_field_is_read() -> None:
     assert spec.trainer.script is not None
     assert spec.trainer.script.key == "train.py"
     assert spec.trainer.env[0].name == "HF_TOKEN_PATH"
+    assert spec.training.report_to == ("mlflow", "tensorboard")
     assert spec.checkpoint.every_steps == 10
+    assert spec.checkpoint.keep_best
     assert spec.run_policy.ttl_seconds_after_finished == 0
 
 
@@ -107,6 +110,12 @@ def test_every_field_is_read() -> None:
         ("training.learningRate", 10**400, "spec.training.learningRate", "finite number"),
         ("training.learningRate", "1e-5", "spec.training.learningRate", "must be a number"),
         ("training.precision", "fp8", "spec.training.precision", "none of fp32, bf16"),
+        ("training.reportTo", "wandb", "spec.training.reportTo", "must be a list"),
+        ("training.reportTo", ["wandb", "x"], "spec.training.reportTo[1]", "none of tensorboard"),
+        ("training.reportTo", ["wandb"] * 2, "spec.training.reportTo[1]", "there twice"),
+        ("training.reportTo", [["a"]], "spec.training.reportTo[0]", "none of tensorboard"),
+        ("checkpoint.keepBest", True, "spec.checkpoint.keepBest", "needs training.evaluateEvery"),
+        ("checkpoint.keepBest", "yes", "spec.checkpoint.keepBest", "must be true or false"),
         ("training.epoch", 1, "spec.training.epoch", "not a known field"),
         ("resources.nodes", {"min": 3, "max": 2}, "spec.resources.nodes.max", "2 is below"),
         ("resources.memoryPerNode", "many", "spec.resources.memoryPerNode", "such as 16Gi"),

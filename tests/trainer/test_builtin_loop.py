@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from parity import gang, tiny
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.torch
 STEPS = 6
 PIPELINE = {"pp": 2, "accumulation": 2}
 SHARDED = {"dp_shard": 2}
+# Steps so large that the loss soon grows: the best model is not the last.
+BEST = {"rate": 0.3, "evaluate_every": 1, "keep_best": True, "report_to": ["tensorboard"]}
 
 
 def records(count: int, *, seed: int) -> list[dict[str, torch.Tensor]]:
@@ -52,6 +55,7 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
 
     cases = [
         case("undisturbed", SHARDED, "whole", save_every=2, evaluate_every=3),
+        case("best", SHARDED, "best", **BEST),
         case("stopped", PIPELINE, "interrupted", stop_after=2),
         case("stopped again", SHARDED, "interrupted", stop_after=4, attempt=2),
         case("finished", PIPELINE, "interrupted", attempt=3),
@@ -81,18 +85,10 @@ def test_the_export_gives_the_validation_loss_that_was_reported(
     outcomes: Mapping[str, Any], folder: Path
 ) -> None:
     result = outcomes["undisturbed"]["result"]
-    model, info = AutoModelForCausalLM.from_pretrained(
-        result["outputPath"], dtype=torch.float32, output_loading_info=True
-    )
+    _, info = AutoModelForCausalLM.from_pretrained(result["outputPath"], output_loading_info=True)
     assert not any(info.values())
-    total, count = 0.0, 0
-    for row in torch.load(folder / "data.pt", weights_only=True)["validation"]:
-        length = int(row["attention_mask"].sum())
-        tokens = row["input_ids"][None, :length]
-        with torch.no_grad():
-            total += float(model(tokens, labels=tokens).loss) * (length - 1)
-        count += length - 1
-    assert result["validationLossAfter"] == pytest.approx(total / count, rel=1e-5)
+    found = validation_loss(result["outputPath"], folder)
+    assert result["validationLossAfter"] == pytest.approx(found, rel=1e-5)
 
 
 def test_the_exported_model_generates(outcomes: Mapping[str, Any]) -> None:
@@ -112,6 +108,52 @@ def test_as_many_checkpoints_are_kept_as_asked(outcomes: Mapping[str, Any], fold
     assert outcomes["undisturbed"]["error"] is None
     kept = sorted(path.name for path in (folder / "whole" / "checkpoints").glob("step-*"))
     assert kept == ["step-00000004-attempt-0001", "step-00000006-attempt-0001"]
+
+
+def validation_loss(directory: str, folder: Path) -> float:
+    """Return stock transformers' loss of an exported model."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    total, count = 0.0, 0
+    for row in torch.load(folder / "data.pt", weights_only=True)["validation"]:
+        length = int(row["attention_mask"].sum())
+        tokens = row["input_ids"][None, :length]
+        with torch.no_grad():
+            total += float(model(tokens, labels=tokens).loss) * (length - 1)
+        count += length - 1
+    return total / count
+
+
+def test_the_best_model_is_kept_exported_and_named(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    assert outcomes["best"]["error"] is None
+    result = outcomes["best"]["result"]
+    assert result["bestStep"] < STEPS
+    assert result["bestValidationLoss"] < result["validationLossAfter"]
+    assert result["bestPath"] == str(folder / "best" / "best-model")
+    assert validation_loss(result["bestPath"], folder) == pytest.approx(
+        result["bestValidationLoss"], rel=1e-5
+    )
+    kept = {path.name for path in (folder / "best" / "checkpoints").glob("step-*")}
+    assert f"step-{result['bestStep']:08d}-attempt-0001" in kept
+    assert f"step-{STEPS:08d}-attempt-0001" in kept
+
+
+def test_a_run_that_was_not_asked_for_its_best_names_none(outcomes: Mapping[str, Any]) -> None:
+    assert "bestStep" not in outcomes["undisturbed"]["result"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_curves_of_a_run_lie_under_its_output(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    events = EventAccumulator(str(folder / "best" / "logs"))
+    events.Reload()
+    curve = {event.step: event.value for event in events.Scalars("train/loss")}
+    losses = {int(step): loss for step, loss in outcomes["best"]["losses"].items()}
+    assert curve == pytest.approx(losses, rel=1e-5)
+    evaluated = [event.value for event in events.Scalars("eval/loss")]
+    assert min(evaluated) == pytest.approx(outcomes["best"]["result"]["bestValidationLoss"])
 
 
 @pytest.mark.parametrize(("name", "step"), [("stopped", 2), ("stopped again", 4)])

@@ -7,6 +7,7 @@ import pytest
 
 from qwenft_trainer.checkpoint_files import (
     MANIFEST,
+    best,
     copy_existing,
     digest,
     digests,
@@ -17,12 +18,21 @@ from qwenft_trainer.checkpoint_files import (
 )
 
 
-def make(folder: Path, *, step: int, attempt: int = 1, identity: str = "run") -> Path:
+def make(
+    folder: Path,
+    *,
+    step: int,
+    attempt: int = 1,
+    identity: str = "run",
+    loss: float | None = None,
+) -> Path:
     path = folder / f"step-{step:08d}-attempt-{attempt:04d}"
     path.mkdir(parents=True)
     (path / "__0_0.distcp").write_bytes(b"numbers" * step)
     files = digests(path, prefix="__")
-    manifest = {"step": step, "attempt": attempt, "identity": identity, "files": files, "notes": {}}
+    notes = {} if loss is None else {"validationLoss": loss}
+    manifest = {"step": step, "attempt": attempt, "identity": identity, "files": files}
+    manifest |= {"notes": notes}
     write_json(path / MANIFEST, manifest)
     return path
 
@@ -105,6 +115,43 @@ def test_the_best_are_kept(tmp_path: Path) -> None:
         make(tmp_path, step=step)
     remove_old(tmp_path, keep=2, attempt=1, identity="run")
     assert names(tmp_path) == ["step-00000003-attempt-0001", "step-00000004-attempt-0001"]
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None)):
+        make(tmp_path, step=step, loss=loss)
+    remove_old(tmp_path, keep=2, attempt=1, identity="run", keep_best=True)
+    assert [found.step for found in find(tmp_path)] == [5, 4, 2]
+
+
+def test_the_best_that_is_among_the_newest_is_kept_once(tmp_path: Path) -> None:
+    for step, loss in ((1, 3.0), (2, 2.0), (3, 1.0)):
+        make(tmp_path, step=step, loss=loss)
+    remove_old(tmp_path, keep=1, attempt=1, identity="run", keep_best=True)
+    assert [found.step for found in find(tmp_path)] == [3]
+
+
+def test_the_best_goes_where_it_is_not_asked_for(tmp_path: Path) -> None:
+    for step, loss in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        make(tmp_path, step=step, loss=loss)
+    remove_old(tmp_path, keep=1, attempt=1, identity="run")
+    assert [found.step for found in find(tmp_path)] == [3]
+
+
+def test_without_an_evaluation_only_the_newest_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        make(tmp_path, step=step)
+    remove_old(tmp_path, keep=1, attempt=1, identity="run", keep_best=True)
+    assert [found.step for found in find(tmp_path)] == [3]
+
+
+def test_of_equal_losses_the_earliest_is_the_best(tmp_path: Path) -> None:
+    for step, loss in ((1, 2.0), (2, 1.0), (3, 1.0)):
+        make(tmp_path, step=step, loss=loss)
+    found = best(find(tmp_path))
+    assert found is not None
+    assert (found.step, found.validation_loss) == (2, 1.0)
+    assert best(()) is None
 
 
 def test_at_least_one_is_kept(tmp_path: Path) -> None:

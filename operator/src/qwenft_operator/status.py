@@ -211,7 +211,8 @@ def _pod(pod: PodView) -> dict[str, Any]:
 
 
 _RESULT = ("validationLossBefore", "validationLossAfter", "finalLoss", "steps", "trainedTokens",
-           "tokensPerSecond", "memoryGiB", "seconds", "outputPath")  # fmt: skip
+           "tokensPerSecond", "memoryGiB", "seconds", "outputPath", "bestStep",
+           "bestValidationLoss", "bestPath")  # fmt: skip
 
 
 def result_block(pods: tuple[PodView, ...]) -> dict[str, Any] | None:

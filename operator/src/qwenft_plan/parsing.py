@@ -38,6 +38,7 @@ __all__ = [
     "training",
 ]
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 SCHEDULERS = ("constant", "linear", "cosine")
 CLEAN_POD_POLICIES = ("None", "Running", "All")
 RENDEZVOUS = ("static", "c10d")
@@ -64,6 +65,7 @@ _SYSTEM_DIRECTORIES = (
 _TRAINING = (
     "epochs", "maxSteps", "batchSize", "sequenceLength", "learningRate", "weightDecay",
     "warmupSteps", "scheduler", "maxGradNorm", "seed", "precision", "evaluateEverySteps",
+    "reportTo",
 )  # fmt: skip
 
 
@@ -142,7 +144,19 @@ def training(mapping: Mapping[str, Any], path: str) -> Training:
         seed=integer("seed", 0, 0),
         precision=fields.choice(mapping, "precision", path, PRECISIONS, "bf16"),
         evaluate_every_steps=fields.integer(mapping, "evaluateEverySteps", path, least=1),
+        report_to=_trackers(mapping, path),
     )
+
+
+def _trackers(mapping: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    named = _list(mapping, "reportTo", path)
+    for index, item in enumerate(named):
+        if item not in TRACKERS:
+            where = f"{path}.reportTo[{index}]"
+            raise SpecError(where, f"{item!r} is none of {', '.join(TRACKERS)}")
+        if item in named[:index]:
+            raise SpecError(f"{path}.reportTo[{index}]", f"{item!r} is there twice")
+    return tuple(named)
 
 
 def _nodes(mapping: Mapping[str, Any], path: str) -> NodeRange:
@@ -281,10 +295,11 @@ def trainer(mapping: Mapping[str, Any], path: str) -> Trainer:
 
 def checkpoint(mapping: Mapping[str, Any], path: str) -> Checkpoint:
     """Parse ``spec.checkpoint``."""
-    fields.only_known(mapping, ("everySteps", "keep"), path)
+    fields.only_known(mapping, ("everySteps", "keep", "keepBest"), path)
     return Checkpoint(
         every_steps=fields.integer(mapping, "everySteps", path, least=0) or None,
         keep=_or(fields.integer(mapping, "keep", path, least=1, most=100), 2),
+        keep_best=fields.boolean(mapping, "keepBest", path, default=False),
     )
 
 

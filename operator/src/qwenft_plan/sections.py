@@ -68,6 +68,8 @@ class Training:
     seed: int = 0
     precision: str = "bf16"
     evaluate_every_steps: int | None = None
+    report_to: tuple[str, ...] = ()
+    """Trackers that get the curves beside the status: tensorboard, wandb, mlflow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +152,8 @@ class Checkpoint:
 
     every_steps: int | None = None
     keep: int = 2
+    keep_best: bool = False
+    """Save where an evaluation finds the lowest validation loss so far, and keep that one too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,6 +75,8 @@ class FinetuneSpec:
         }
         spec = cls(**parts)
         _check_mounts(spec)
+        if spec.checkpoint.keep_best and spec.training.evaluate_every_steps is None:
+            raise SpecError("spec.checkpoint.keepBest", "needs training.evaluateEverySteps")
         return spec
 
 

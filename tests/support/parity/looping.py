@@ -50,12 +50,15 @@ def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
         dataset=Dataset(path=options["dataset"]),
         training=Training(
             batch_size=stand.plan.global_batch_size,
-            learning_rate=1e-3,
+            learning_rate=options.get("rate", 1e-3),
+            report_to=tuple(options.get("report_to", ())),
             precision="fp32",
             sequence_length=64,
             evaluate_every_steps=options.get("evaluate_every"),
         ),
-        checkpoint=Checkpoint(every_steps=options.get("save_every"), keep=2),
+        checkpoint=Checkpoint(
+            every_steps=options.get("save_every"), keep=2, keep_best=options.get("keep_best", False)
+        ),
         output=Output(path=options["output"]),
     )
     return Settings(plan=stand.plan, spec=spec, attempt=options.get("attempt", 1), identity="a run")

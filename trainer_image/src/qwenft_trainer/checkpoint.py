@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from qwenft_trainer.checkpoint_files import (
     MANIFEST,
     Found,
+    best,
     digests,
     find,
     fsync_directory,
@@ -65,6 +66,7 @@ class CheckpointStore:
     identity: str
     attempt: int
     keep: int = 2
+    keep_best: bool = False
     before_step: int | None = None
     warn: Callable[[str], None] = print
 
@@ -113,11 +115,30 @@ class CheckpointStore:
             if reason is not None:
                 self._warn(f"checkpoint {found.path} is passed over: {reason}")
                 continue
-            prepare_moments(optimizer, found.step)
-            with _failures_named(f"checkpoint {found.path} cannot be read"):
-                load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
-            return Restored(step=found.step, notes=found.notes)
+            return self._loaded(found, stages, optimizer)
         return Restored()
+
+    def best(self) -> Found | None:
+        """Return this run's checkpoint of the lowest validation loss, if any was evaluated."""
+        there = _from_rank_0(lambda: find(self.directory))
+        return best([found for found in there if found.identity == self.identity])
+
+    def restore_best(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored | None:
+        """Load :meth:`best`; None, with a warning, where it is not whole."""
+        found = self.best()
+        if found is None:
+            return None
+        reason = self._unusable(found)
+        if reason is not None:
+            self._warn(f"the best checkpoint, {found.path}, cannot be used: {reason}")
+            return None
+        return self._loaded(found, stages, optimizer)
+
+    def _loaded(self, found: Found, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
+        prepare_moments(optimizer, found.step)
+        with _failures_named(f"checkpoint {found.path} cannot be read"):
+            load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
+        return Restored(step=found.step, notes=found.notes)
 
     def _name(self, step: int) -> str:
         return f"step-{step:08d}-attempt-{self.attempt:04d}"
@@ -168,7 +189,13 @@ class CheckpointStore:
             shutil.rmtree(final)
         temporary.rename(final)
         fsync_directory(self.directory)
-        remove_old(self.directory, keep=self.keep, attempt=self.attempt, identity=self.identity)
+        remove_old(
+            self.directory,
+            keep=self.keep,
+            attempt=self.attempt,
+            identity=self.identity,
+            keep_best=self.keep_best,
+        )
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
         _from_rank_0(action)

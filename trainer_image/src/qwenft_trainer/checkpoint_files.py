@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,12 @@ class Found:
     identity: str
     files: Mapping[str, str]
     notes: Mapping[str, Any]
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The validation loss at this step, where it was evaluated."""
+        loss = self.notes.get("validationLoss")
+        return float(loss) if isinstance(loss, int | float) else None
 
     def files_of(self, rank: int, ranks: int) -> dict[str, str]:
         """Return the share of files that ``rank`` of ``ranks`` checks."""
@@ -93,16 +99,28 @@ def unlisted(found: Found) -> str | None:
     return None
 
 
-def remove_old(directory: Path, *, keep: int, attempt: int, identity: str) -> None:
-    """Keep the ``keep`` best checkpoints of this run; another run's and surplus ones go."""
-    ours: list[Found] = []
-    for found in find(directory):
-        if found.identity == identity and found.attempt > attempt:
-            continue
-        if found.identity == identity and len(ours) < max(1, keep):
-            ours.append(found)
-            continue
-        shutil.rmtree(found.path, ignore_errors=True)
+def remove_old(
+    directory: Path, *, keep: int, attempt: int, identity: str, keep_best: bool = False
+) -> None:
+    """Keep the ``keep`` newest checkpoints of this run; another run's and surplus ones go.
+
+    With ``keep_best`` the one of the lowest validation loss stays as well.
+    """
+    there = find(directory)
+    ours = [found for found in there if found.identity == identity and found.attempt <= attempt]
+    stay = ours[: max(1, keep)]
+    if keep_best:
+        stay.append(best(ours) or ours[0])
+    stay += [found for found in there if found.identity == identity and found.attempt > attempt]
+    for found in there:
+        if found not in stay:
+            shutil.rmtree(found.path, ignore_errors=True)
+
+
+def best(found: Sequence[Found]) -> Found | None:
+    """Return the checkpoint of the lowest validation loss, the earliest of equal ones."""
+    known = [entry for entry in found if entry.validation_loss is not None]
+    return min(known, key=lambda entry: (entry.validation_loss, entry.step), default=None)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

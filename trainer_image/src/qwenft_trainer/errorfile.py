@@ -18,7 +18,6 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
 from qwenft_trainer.failure import (
-    UNKNOWN_TIME,
     Cause,
     OutOfMemory,
     TrainerError,
@@ -117,32 +116,32 @@ def read_all(directory: Path, ranks: Mapping[int, int] | None = None) -> Iterato
             continue
         local = int(path.parent.name) if path.parent.name.isdigit() else None
         rank = local if local is None else (ranks or {}).get(local, local)
-        cause = _read(text, rank)
-        yield cause.at(time_written) if cause.time == UNKNOWN_TIME else cause
+        yield _read(text, rank, time_written)
 
 
-def _read(text: str, rank: int | None) -> Cause:
+def _read(text: str, rank: int | None, time_written: float) -> Cause:
     try:
         body = json.loads(text)
         if "qwenft" in body:
             return Cause(**body["qwenft"])
-        return _of_torch(body["message"], rank)
+        return _of_torch(body["message"], rank, time_written)
     except (ValueError, KeyError, TypeError, AttributeError):
-        # Cut off, or written by something else: better its first words than nothing.
+        # Cut off, or written by something else: better its first words than nothing. Without a
+        # time it gives way to every cause that can be read.
         begin = text.strip()[:TRACE_BYTES] or "(nothing)"
         message = f"rank {rank} left an error file that cannot be read; it begins: {begin}"
         code, reason = TrainerError.exit_code, TrainerError.reason
         return Cause(exit_code=code, reason=reason, message=message, rank=rank)
 
 
-def _of_torch(message: Any, rank: int | None) -> Cause:
+def _of_torch(message: Any, rank: int | None, time_written: float) -> Cause:
     """Read torch's own shape: a text, or one with the stack and the time."""
     if isinstance(message, str):
-        return named_cause(message, rank=rank)
-    extra = message["extraInfo"]
+        return named_cause(message, rank=rank, time=time_written)
+    extra = message.get("extraInfo") or {}
     return named_cause(
         str(message["message"]),
         rank=rank,
-        time=float(extra["timestamp"]),
-        trace=str(extra["py_callstack"])[-TRACE_BYTES:],
+        time=float(extra.get("timestamp") or time_written),
+        trace=str(extra.get("py_callstack") or "")[-TRACE_BYTES:],
     )

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from qwenft_trainer.batch import Batch
+from qwenft_trainer.data import Dataset
 from qwenft_trainer.loss import IGNORED
 from qwenft_trainer.stages import Stages
 
@@ -44,3 +45,14 @@ def end_token(config: object) -> int | None:
     """Return the token that ends a text, if the config names one."""
     end = getattr(config, "eos_token_id", None)
     return end[0] if isinstance(end, list) else end
+
+
+def speak(stages: Stages, dataset: Dataset, directory: Path) -> dict[str, str] | None:
+    """Continue the first sample's first half, as text; None without a tokenizer. Collective."""
+    tokenizer = read_tokenizer(directory)
+    if tokenizer is None:
+        return None
+    tokens, _ = dataset.rows([0])
+    prompt = tokens[0][: min(64, max(1, len(tokens[0]) // 2))].tolist()
+    answer = greedy(stages, prompt, count=NEW_TOKENS, end=end_token(stages.config))
+    return {"prompt": tokenizer.decode(prompt), "continuation": tokenizer.decode(answer)}

@@ -13,6 +13,7 @@ from qwenft_plan.progress import Progress
 from qwenft_trainer.mesh import pick_device
 from qwenft_trainer.report import Reporter
 from qwenft_trainer.settings import Settings
+from qwenft_trainer.trackers import Trackers, about
 
 WINDOW_STEPS = 50
 """Speed is taken over at most this many steps; it is the median step's, warm-up apart."""
@@ -33,6 +34,7 @@ class Meter:
         self._last: dict[str, Any] = {}
         self._mark = time.monotonic()
         self.memory_gib: float | None = None
+        self.trackers: Trackers | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -48,6 +50,9 @@ class Meter:
         """Say where the run begins."""
         self._validation_loss = validation_loss
         self.memory_gib = peak_memory()
+        if self._reporter is not None:
+            told = about(self._settings, begin=step)
+            self.trackers = Trackers(self._settings.spec.training.report_to, told)
         self._report(step=step)
         self._mark = time.monotonic()
 
@@ -71,7 +76,13 @@ class Meter:
         self._report(step=step, **values)
         if self._reporter is not None:
             self._reporter.finish(result)
-            self._reporter.close()
+        self.close()
+
+    def close(self) -> None:
+        """Hand over what reporter and trackers have not sent yet; takes seconds at the most."""
+        for sink in (self._reporter, self.trackers):
+            if sink is not None:
+                sink.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -94,22 +105,23 @@ class Meter:
         rate, seconds = self.tokens_per_second, self.step_seconds
         remaining = None if seconds is None else seconds * (self._total - step)
         predicted = self._settings.plan.predicted
-        self._reporter.update(
-            Progress(
-                attempt=self._settings.attempt,
-                step=step,
-                total_steps=self._total,
-                validation_loss=self._validation_loss,
-                tokens_per_second=rate,
-                memory_gib=self.memory_gib,
-                mfu=self._utilisation(rate),
-                predicted_memory_gib=None if predicted is None else predicted.memory_gib,
-                data_wait_seconds=_median(self._waits),
-                estimated_remaining_seconds=remaining,
-                plan_digest=self._settings.plan.digest,
-                **self._last,
-            )
+        progress = Progress(
+            attempt=self._settings.attempt,
+            step=step,
+            total_steps=self._total,
+            validation_loss=self._validation_loss,
+            tokens_per_second=rate,
+            memory_gib=self.memory_gib,
+            mfu=self._utilisation(rate),
+            predicted_memory_gib=None if predicted is None else predicted.memory_gib,
+            data_wait_seconds=_median(self._waits),
+            estimated_remaining_seconds=remaining,
+            plan_digest=self._settings.plan.digest,
+            **self._last,
         )
+        self._reporter.update(progress)
+        if self.trackers is not None:
+            self.trackers.update(progress)
 
     def _utilisation(self, rate: float | None) -> float | None:
         """Scale the plan's predicted utilisation by the measured speed: both are proportional."""

@@ -77,3 +77,8 @@ def total_steps(training: Training, samples: int) -> int:
         )
     steps = training.epochs * per_epoch
     return steps if training.max_steps is None else min(steps, training.max_steps)
+
+
+def due(step: int, every: int | None) -> bool:
+    """Tell whether something that happens every so many steps happens after ``step``."""
+    return every is not None and step % every == 0

@@ -82,6 +82,14 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
+    def figures(self) -> dict[str, float | None]:
+        """Return what reports tell of the newest checkpoint and the last save."""
+        return {
+            "checkpoint_step": self.published,
+            "checkpoint_seconds": self.seconds,
+            "checkpoint_blocked_seconds": self.blocked,
+        }
+
     def _write(
         self,
         state: dict[str, Any],

@@ -18,7 +18,7 @@ RUN_VARIABLE = "QWENFT_RUN"
 BEFORE_VARIABLE = "QWENFT_CHECKPOINT_BEFORE_STEP"
 """Asks for a checkpoint of fewer steps: those from this step on led to a loss that is no number."""
 _SECTIONS = ("model", "dataset", "training")
-_MAY_CHANGE = ("epochs", "maxSteps")
+_MAY_CHANGE = ("epochs", "maxSteps", "reportTo")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,16 @@ class Settings:
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""
         return Path(self.spec.output.path) / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """Where trackers keep their files."""
+        return Path(self.spec.output.path) / "logs"
+
+    @property
+    def best_directory(self) -> Path:
+        """Where the model of the lowest validation loss goes, if it is kept."""
+        return Path(self.spec.output.path) / "best-model"
 
     @property
     def model_directory(self) -> Path:

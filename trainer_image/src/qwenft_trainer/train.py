@@ -13,22 +13,25 @@ import os
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from qwenft_trainer import data
+from qwenft_trainer import data, trackers
+from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.checkpoint_files import write_json
 from qwenft_trainer.export import export_model
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import Feed, build_feed
-from qwenft_trainer.generate import NEW_TOKENS, end_token, greedy, read_tokenizer
+from qwenft_trainer.generate import speak
 from qwenft_trainer.mesh import build_mesh, pick_device
 from qwenft_trainer.meter import Meter
 from qwenft_trainer.model import check_config, read_config
-from qwenft_trainer.optim import build_optimizer, learning_rate, set_learning_rate, total_steps
+from qwenft_trainer.optim import build_optimizer, due, learning_rate, set_learning_rate, total_steps
 from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.report import Reporter
 from qwenft_trainer.saver import Saver
@@ -62,6 +65,7 @@ class Run:
     saver: Saver
     step: int = 0
     before: float | None = None
+    lowest: float | None = None
     trained_tokens: int = 0
     seconds_before: float = 0.0
     began: float = field(default_factory=time.monotonic)
@@ -84,6 +88,7 @@ def main() -> None:
 def prepare(settings: Settings, stop: StopSignal) -> Run:
     """Check all inputs, build the model, and resume; nothing is trained yet."""
     spec, plan = settings.spec, settings.plan
+    trackers.check(spec.training.report_to)
     mesh = build_mesh(plan, pick_device().type)
     directory = find_model(spec.model, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     config = read_config(directory)
@@ -104,6 +109,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
         identity=settings.identity,
         attempt=settings.attempt,
         keep=spec.checkpoint.keep,
+        keep_best=spec.checkpoint.keep_best,
         before_step=settings.before_step,
         warn=say,
     )
@@ -133,6 +139,7 @@ def resume(run: Run) -> None:
     run.step, notes = restored.step, restored.notes
     run.saver.begun = run.saver.published = restored.step or None
     run.before = notes.get("validationLossBefore")
+    run.lowest = notes.get("lowestValidationLoss")
     run.trained_tokens = notes.get("trainedTokens", 0)
     run.seconds_before = notes.get("seconds", 0.0)
     if run.step:
@@ -150,9 +157,10 @@ def train(run: Run) -> None:
         loss = train_step(run)
         if run.stop.requested_anywhere():
             save(run, wait=True)
+            run.meter.close()
             raise Preempted(f"asked to stop; saved after step {run.step}", step=run.step)
         if due(run.step, spec.training.evaluate_every_steps) and run.step < run.total:
-            run.meter.validated(evaluate(run))
+            validate(run)
         if due(run.step, spec.checkpoint.every_steps):
             save(run)
     finish(run, loss)
@@ -191,9 +199,7 @@ def train_step(run: Run) -> float:
         gradient_norm=norm_value,
         learning_rate=rate,
         tokens=run.training.tokens(samples),
-        checkpoint_step=run.saver.published,
-        checkpoint_seconds=run.saver.seconds,
-        checkpoint_blocked_seconds=run.saver.blocked,
+        **run.saver.figures(),
     )
     return float(loss_value)
 
@@ -211,7 +217,17 @@ def evaluate(run: Run) -> float | None:
     return total / max(1, count)
 
 
-def save(run: Run, *, wait: bool = False) -> None:
+def validate(run: Run) -> None:
+    """Evaluate on the way; where it is the best so far and that is kept, save. Collective."""
+    loss = evaluate(run)
+    run.meter.validated(loss)
+    better = loss is not None and (run.lowest is None or loss < run.lowest)
+    if run.settings.spec.checkpoint.keep_best and better:
+        run.lowest = loss
+        save(run, validationLoss=loss)
+
+
+def save(run: Run, *, wait: bool = False, **notes: object) -> None:
     """Save unless this step was; ``wait`` until the files are whole. Collective."""
     run.watchdog.beat("saving", patience=FILES)
     with run.meter.paused():
@@ -227,18 +243,25 @@ def save(run: Run, *, wait: bool = False) -> None:
             validationLossBefore=run.before,
             trainedTokens=run.trained_tokens,
             seconds=elapsed(run),
+            lowestValidationLoss=run.lowest,
+            **notes,
         )
 
 
 def finish(run: Run, loss: float) -> None:
     """Export, evaluate, let the model speak, and write ``result.json``. Collective."""
-    settings = run.settings
-    save(run, wait=True)
+    settings, spec = run.settings, run.settings.spec
+    save(run)
     after = evaluate(run)
+    save(run, wait=True)
     dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     run.watchdog.beat("exporting the model", patience=FILES)
-    export_model(run.stages, settings.model_directory, source=run.model_source, dtype=dtype)
-    result = {
+    export = partial(export_model, run.stages, source=run.model_source, dtype=dtype)
+    export(settings.model_directory)
+    text = speak(run.stages, (run.validation or run.training).dataset, settings.model_directory)
+    if text is not None:
+        say(f"sample: {text['prompt']!r} -> {text['continuation']!r}")
+    result: dict[str, Any] = {
         "validationLossBefore": run.before,
         "validationLossAfter": after,
         "finalLoss": None if math.isnan(loss) else loss,
@@ -248,33 +271,16 @@ def finish(run: Run, loss: float) -> None:
         "memoryGiB": run.meter.memory_gib,
         "seconds": elapsed(run),
         "outputPath": str(settings.model_directory),
-        "sample": sample(run),
+        "sample": text,
     }
+    if spec.checkpoint.keep_best:
+        last = Best(step=run.step, validation_loss=after, path=settings.model_directory)
+        best = export_best(run.store, run.stages, run.optimizer, last, settings, export)
+        result |= best.to_mapping()
     if dist.get_rank() == 0:
-        write_json(Path(settings.spec.output.path) / "result.json", result)
+        write_json(Path(spec.output.path) / "result.json", result)
         say(f"finished {run.step} steps: validation loss {run.before} -> {after}")
-    run.meter.finish(
-        result, validation_loss=after, step=run.step, checkpoint_step=run.saver.published
-    )
-
-
-def sample(run: Run) -> dict[str, str] | None:
-    """Continue a validation sample's first half, as text; None without a tokenizer. Collective."""
-    tokenizer = read_tokenizer(run.settings.model_directory)
-    if tokenizer is None:
-        return None
-    tokens, _ = (run.validation or run.training).dataset.rows([0])
-    prompt = tokens[0][: min(64, max(1, len(tokens[0]) // 2))].tolist()
-    end = end_token(run.stages.config)
-    answer = greedy(run.stages, prompt, count=NEW_TOKENS, end=end)
-    text = {"prompt": tokenizer.decode(prompt), "continuation": tokenizer.decode(answer)}
-    say(f"sample: {text['prompt']!r} -> {text['continuation']!r}")
-    return text
-
-
-def due(step: int, every: int | None) -> bool:
-    """Tell whether something that happens every so many steps happens after ``step``."""
-    return every is not None and step % every == 0
+    run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
 
 
 def elapsed(run: Run) -> float:
