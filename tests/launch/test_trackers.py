@@ -60,9 +60,10 @@ def test_tensorboard_reads_the_curves_back(tmp_path: Path) -> None:
     board = Trackers(["tensorboard"], told(tmp_path))
     for step in (1, 2, 3):
         board.update(at(step, 4.0 - step, learning_rate=0.5, gradient_norm=1.5))
-    board.update(at(3, 1.0, validation_loss=1.25))
+    board.evaluated(3, 1.25)
+    board.evaluated(4, None)
     board.close()
-    assert curve(tmp_path, "train/loss")[:3] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert curve(tmp_path, "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
     assert curve(tmp_path, "train/learning_rate") == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert curve(tmp_path, "train/grad_norm")[0] == (1, 1.5)
     assert curve(tmp_path, "eval/loss") == [(3, 1.25)]
@@ -110,13 +111,17 @@ def stand_in_for_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 def test_weights_and_biases_goes_on_with_the_runs_curves(tmp_path: Path, wandb: FakeWandb) -> None:
     board = Trackers(["wandb"], told(tmp_path))
-    board.update(at(4, validation_loss=1.5))
+    board.update(at(4))
+    board.evaluated(4, 1.5)
     board.close()
     assert wandb.started["project"] == "qwenft"
     assert (wandb.started["id"], wandb.started["resume"]) == ("id-1", "allow")
     assert wandb.started["dir"] == str(tmp_path / "logs")
     assert wandb.started["config"]["learning_rate"] == 1e-5
-    assert wandb.logged == [(4, {"train/loss": 2.0, "eval/loss": 1.5, "train/global_step": 4})]
+    assert wandb.logged == [
+        (4, {"train/loss": 2.0, "train/global_step": 4}),
+        (4, {"eval/loss": 1.5, "train/global_step": 4}),
+    ]
     assert wandb.finished
 
 
@@ -153,14 +158,16 @@ def test_mlflow_gets_its_names_and_a_place_of_its_own(
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     board = Trackers(["mlflow"], told(tmp_path))
-    board.update(at(4, validation_loss=1.5, gradient_norm=3.0))
+    board.update(at(4, gradient_norm=3.0))
+    board.evaluated(4, 1.5)
     board.close()
     assert mlflow.calls == [
         ("set_tracking_uri", (f"sqlite:///{tmp_path}/logs/mlflow.db",)),
         ("set_experiment", ("qwenft",)),
         ("start_run", ({"run_name": "tune"},)),
         ("log_params", ({"model": "Qwen/Qwen3-8B", "learning_rate": 1e-5},)),
-        ("log_metrics", ({"loss": 2.0, "grad_norm": 3.0, "eval_loss": 1.5}, {"step": 4})),
+        ("log_metrics", ({"loss": 2.0, "grad_norm": 3.0}, {"step": 4})),
+        ("log_metrics", ({"eval_loss": 1.5}, {"step": 4})),
         ("end_run", ()),
     ]
 

@@ -152,8 +152,12 @@ def test_the_curves_of_a_run_lie_under_its_output(
     curve = {event.step: event.value for event in events.Scalars("train/loss")}
     losses = {int(step): loss for step, loss in outcomes["best"]["losses"].items()}
     assert curve == pytest.approx(losses, rel=1e-5)
-    evaluated = [event.value for event in events.Scalars("eval/loss")]
-    assert min(evaluated) == pytest.approx(outcomes["best"]["result"]["bestValidationLoss"])
+    result = outcomes["best"]["result"]
+    evaluated = {event.step: event.value for event in events.Scalars("eval/loss")}
+    assert list(evaluated) == list(range(STEPS + 1))
+    assert evaluated[0] == pytest.approx(result["validationLossBefore"])
+    assert evaluated[result["bestStep"]] == pytest.approx(result["bestValidationLoss"])
+    assert min(evaluated[step] for step in range(1, STEPS + 1)) == evaluated[result["bestStep"]]
 
 
 @pytest.mark.parametrize(("name", "step"), [("stopped", 2), ("stopped again", 4)])

@@ -26,6 +26,7 @@ class Meter:
     def __init__(self, settings: Settings, *, total: int, reporter: Reporter | None) -> None:
         self._settings = settings
         self._total = total
+        self._step = 0
         self._reporter = reporter
         self._validation_loss: float | None = None
         self._rates: list[float] = []
@@ -48,21 +49,23 @@ class Meter:
 
     def start(self, *, step: int, validation_loss: float | None) -> None:
         """Say where the run begins."""
-        self._validation_loss = validation_loss
-        self.memory_gib = peak_memory()
+        self.memory_gib, self._step = peak_memory(), step
         if self._reporter is not None:
             told = about(self._settings, begin=step)
             self.trackers = Trackers(self._settings.spec.training.report_to, told)
+        self.validated(validation_loss)
         self._report(step=step)
         self._mark = time.monotonic()
 
     def validated(self, loss: float | None) -> None:
         """Note a new validation loss for the next report."""
         self._validation_loss = loss
+        if self.trackers is not None:
+            self.trackers.evaluated(self._step, loss)
 
     def stepped(self, *, step: int, tokens: int, **values: float | None) -> None:
         """Report an optimizer step that has just ended."""
-        now = time.monotonic()
+        now, self._step = time.monotonic(), step
         seconds, self._mark = max(now - self._mark, 1e-9), now
         self._seconds = [*self._seconds, seconds][-WINDOW_STEPS:]
         self._rates = [*self._rates, tokens / seconds][-WINDOW_STEPS:]
@@ -72,7 +75,7 @@ class Meter:
 
     def finish(self, result: Mapping[str, Any], *, step: int, **values: Any) -> None:
         """Report the end and hand the result over."""
-        self._validation_loss = values.pop("validation_loss")
+        self.validated(values.pop("validation_loss"))
         self._report(step=step, **values)
         if self._reporter is not None:
             self._reporter.finish(result)

@@ -39,7 +39,6 @@ _NAMES = {
     "data_wait_seconds": "train/data_wait_seconds",
     "checkpoint_seconds": "train/checkpoint_seconds",
     "checkpoint_blocked_seconds": "train/checkpoint_blocked_seconds",
-    "validation_loss": "eval/loss",
 }
 
 
@@ -171,8 +170,16 @@ class Trackers:
 
     def update(self, progress: Progress) -> None:
         """Hand a step over; never waits."""
+        self._hand_over(progress.step, values_of(progress))
+
+    def evaluated(self, step: int, loss: float | None) -> None:
+        """Hand a validation loss over; never waits."""
+        if loss is not None:
+            self._hand_over(step, {"eval/loss": loss})
+
+    def _hand_over(self, step: int, values: dict[str, float]) -> None:
         if self._thread is not None and not self._waiting.full():
-            self._waiting.put_nowait((progress.step, values_of(progress)))
+            self._waiting.put_nowait((step, values))
 
     def close(self) -> None:
         """Write what is waiting, for at most :data:`END_SECONDS`."""
