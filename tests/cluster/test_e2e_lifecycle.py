@@ -35,7 +35,8 @@ def test_a_run_that_starts_can_be_deleted(bench: Bench) -> None:
 
 
 def test_a_run_that_trains_can_be_deleted(bench: Bench) -> None:
-    name = bench.submit(tiny("delete-training", training=LONG))
+    one = {"nodes": {"min": 1, "max": 1}}
+    name = bench.submit(tiny("delete-training", training=LONG, resources=one))
     bench.wait(name, in_phase("Training"), _SECONDS)
     delete(bench, name)
 
