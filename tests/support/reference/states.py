@@ -11,7 +11,10 @@ _EXITS = {
     64: ("the pod was asked to end; the last step is saved where time allows", "restart"),
     65: ("the dataset cannot be read, or does not fit the model", "stop"),
     66: ("plan or model cannot be used", "stop"),
-    67: ("loss or gradient became infinite or no number", "stop"),
+    67: (
+        "loss or gradient became infinite or no number",
+        "once more from an older checkpoint, then stop",
+    ),
     68: ("a device ran out of memory", "plan again with less, or stop with the numbers"),
     69: ("connections to other ranks were lost", "restart, counted"),
     70: (
