@@ -11,13 +11,16 @@ from embedded.layout import Layout
 from embedded.stages import StageError
 
 PINS = versions.load()
-PRODUCTS = {product.name: product for product in binaries.products(PINS)}
+PRODUCTS = {
+    product.name: product for product in (*binaries.products(PINS), *binaries.on_demand(PINS))
+}
 # Where a product's version must stand in its go.mod.
 MODULES = {
     "kubernetes": "k8s.io/kubernetes",
     "etcd": "go.etcd.io/etcd/server/v3",
     "coredns": "github.com/coredns/coredns",
     "helm": "helm.sh/helm/v3",
+    "kwok": "sigs.k8s.io/kwok",
 }
 
 

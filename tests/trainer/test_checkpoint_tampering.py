@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,22 @@ def test_a_cut_table_of_contents_is_an_error_of_one_kind(checkpoint: Path, cut: 
     (checkpoint / CONTENTS).write_bytes(content[:cut])
     with pytest.raises(pickle.UnpicklingError):
         read_contents(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"N" + b"r" + b"\xff\xff\xff\x7f" + b".", b"Np99999999999\n.",
+     b"\x80\x05\x95\xff\xff\xff\xff\xff\xff\xff\x7fN.",
+     b"\x80\x05\x8e\xff\xff\xff\xff\xff\x00\x00\x00N."],
+    ids=["index", "decimal index", "frame", "bytes"],
+)  # fmt: skip
+def test_a_few_bytes_do_not_take_all_memory(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / CONTENTS).write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(pickle.UnpicklingError):
+        read_contents(checkpoint)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_a_missing_table_of_contents_is_told(checkpoint: Path) -> None:

@@ -73,6 +73,11 @@ def products(versions: Versions) -> tuple[Product, ...]:
     )
 
 
+def on_demand(versions: Versions) -> tuple[Product, ...]:
+    """Return what only load tests need; the embedded cluster does without."""
+    return (Product(name="kwok", version=versions.go["kwok"], programs=("kwok",), tools=True),)
+
+
 def pin(folder: Path) -> str:
     """Return ten hex digits over the names and contents of a Go folder."""
     digest = hashlib.sha256()
@@ -89,7 +94,7 @@ def home(layout: Layout, product: Product) -> Path:
 
 def program(layout: Layout, versions: Versions, name: str) -> Path:
     """Return the path of a program by its name; ``KeyError`` for one that is not built here."""
-    for product in products(versions):
+    for product in (*products(versions), *on_demand(versions)):
         if name in product.programs:
             return home(layout, product) / name
     raise KeyError(name)

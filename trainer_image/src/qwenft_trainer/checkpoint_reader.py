@@ -6,7 +6,9 @@ volume can renew them. So the table is read by an unpickler that knows the few c
 a table is made, and refuses everything else. Tensors are read with ``weights_only``.
 """
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,9 @@ class GuardedReader(FileSystemReader):
 def read_contents(directory: Path) -> Metadata:
     """Read ``.metadata``; raises ``pickle.UnpicklingError``, or OSError where it is missing."""
     try:
-        with (directory / CONTENTS).open("rb") as file:
-            found = _Unpickler(file).load()
+        content = (directory / CONTENTS).read_bytes()
+        _check_sizes(content)
+        found = _Unpickler(io.BytesIO(content)).load()
     except (OSError, pickle.UnpicklingError):
         raise
     except Exception as error:  # a damaged pickle may raise anything
@@ -76,6 +79,16 @@ def read_contents(directory: Path) -> Metadata:
     if not isinstance(found, Metadata):
         raise pickle.UnpicklingError(f"it is a {type(found).__name__}")
     return found
+
+
+def _check_sizes(content: bytes) -> None:
+    """Refuse a pickle that asks for more memory than it has bytes: one flipped bit may do it.
+
+    The unpickler keeps a list as long as the largest index that is put into it.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and int(str(argument)) > len(content):
+            raise pickle.UnpicklingError(f"it asks for {argument} places")
 
 
 def suspicious(directory: Path) -> str | None:

@@ -1,0 +1,53 @@
+"""A client of the plane's apiserver that takes little: urllib, one connection a call."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from bare.plane import Plane
+
+__all__ = ["Api"]
+
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Api:
+    """Reads and writes as administrator."""
+
+    def __init__(self, plane: Plane) -> None:
+        folder = plane.folder / "certificates"
+        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
+        self._url = plane.url
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+
+    def call(self, method: str, path: str, body: object = None, *, accept: str = "") -> Any:
+        """Return the answer's JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Accept": accept or "application/json"}
+        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310
+        with self._opener.open(request, timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def create_run(self, body: Mapping[str, Any]) -> None:
+        """Create a run."""
+        namespace = body["metadata"]["namespace"]
+        self.call("POST", f"/apis/qwenft.dev/v1alpha1/namespaces/{namespace}/qwenfinetunes", body)
+
+    def runs(self, namespace: str) -> list[dict[str, Any]]:
+        """Return the runs of a namespace."""
+        path = f"/apis/qwenft.dev/v1alpha1/namespaces/{namespace}/qwenfinetunes"
+        found: list[dict[str, Any]] = self.call("GET", path)["items"]
+        return found
+
+    def labels(self, namespace: str, kind: str = "api/v1", plural: str = "pods") -> list[Any]:
+        """Return the labels of all objects of a kind, from metadata alone."""
+        path = f"/{kind}/namespaces/{namespace}/{plural}?resourceVersion=0"
+        listing = self.call("GET", path, accept=_METADATA)
+        return [item["metadata"].get("labels", {}) for item in listing["items"]]

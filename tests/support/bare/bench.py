@@ -1,0 +1,237 @@
+"""`python -m bare.bench [SCENARIO…]`: what the operator costs, on real control-plane programs.
+
+Figures go to ``docs/performance_operator.json``, from which the page beside it is written.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bare import audit, nodes, page
+from bare.api import Api
+from bare.plane import ROOT, Plane, plane
+from bare.process import Operator
+from embedded import binaries, layout, versions
+from simulated.builders import VOLUME, run_body
+
+__all__ = ["SCENARIOS"]
+
+TEAM = "team"
+FIGURES = ROOT / "docs" / "performance_operator.json"
+PREEMPTED = json.dumps({"exitCode": 64, "reason": "Preempted"})
+Figures = dict[str, Any]
+Stages = tuple[dict[str, Any], ...]
+
+
+@contextmanager
+def bench(
+    count: int, *stages: dict[str, Any], gpus: int = 0
+) -> Iterator[tuple[Plane, Api, Operator]]:
+    """Bring up a plane with fake nodes, and the operator before it."""
+    place = layout.from_environment()
+    for product in binaries.on_demand(versions.load()):
+        binaries.build(place, product)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, plane(Path(name), place) as made:
+        made.namespace(TEAM)
+        nodes.make_nodes(made, count, gpus=gpus)
+        nodes.start_kwok(made, *stages)
+        operator = Operator.of(made)
+        try:
+            operator.start()
+            yield made, Api(made), operator
+        finally:
+            operator.stop()
+
+
+def small(name: str, pods: int) -> dict[str, Any]:
+    """Return a run of so many CPU pods."""
+    return run_body(
+        name,
+        training={"batchSize": pods * 4},
+        resources={"nodes": {"min": pods, "max": pods}, "processesPerNode": 1},
+    )
+
+
+def until(condition: Callable[[], bool], *, seconds: float, every: float = 0.5) -> bool:
+    """Wait for a condition; False if it did not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+def submit(api: Api, count: int, pods: int) -> dict[str, float]:
+    """Create runs one after the other; return when each was there."""
+    created = {}
+    for index in range(count):
+        name = f"run-{index:04d}"
+        api.create_run(small(name, pods))
+        created[name] = time.monotonic()
+    return created
+
+
+def complete(api: Api, created: dict[str, float], pods: int, *, seconds: float) -> list[float]:
+    """Return the seconds from each run's creation until its pods were seen to exist."""
+    took: dict[str, float] = {}
+
+    def look() -> bool:
+        found = Counter(labels.get("qwenft.dev/run") for labels in api.labels(TEAM))
+        now = time.monotonic()
+        for name, when in created.items():
+            if name not in took and found[name] >= pods:
+                took[name] = now - when
+        return len(took) == len(created)
+
+    until(look, seconds=seconds)
+    return sorted(took.values())
+
+
+def phases(api: Api) -> Counter[str]:
+    """Count the runs by phase."""
+    return Counter((body.get("status") or {}).get("phase", "") for body in api.runs(TEAM))
+
+
+def idle(operator: Operator, made: Plane, seconds: float) -> Figures:
+    """Return what an operator costs to which nothing happens."""
+    before, wrote = operator.cost(), audit.writes(audit.read(made.audit)).total()
+    time.sleep(seconds)
+    after = operator.cost()
+    return {
+        "idle_seconds": seconds,
+        "idle_cpu_percent": 100 * (after.cpu_seconds - before.cpu_seconds) / seconds,
+        "idle_writes": audit.writes(audit.read(made.audit)).total() - wrote,
+    }
+
+
+def figures(operator: Operator, made: Plane, runs: int) -> Figures:
+    """Return what the operator has taken so far."""
+    cost, written = operator.cost(), audit.writes(audit.read(made.audit))
+    return {
+        "cpu_seconds": round(cost.cpu_seconds, 1),
+        "resident_mib": round(cost.resident_mib),
+        "peak_mib": round(cost.peak_mib),
+        "writes": dict(written),
+        "writes_per_run": round(written.total() / runs, 2),
+    }
+
+
+def fleet(count: int, pods: int, *, fake: int, seconds: float, rest: float) -> Figures:
+    """Submit ``count`` runs of ``pods`` pods to ``fake`` nodes; what it took until all ran."""
+    with bench(fake) as (made, api, operator):
+        began = time.monotonic()
+        created = submit(api, count, pods)
+        submitted = time.monotonic() - began
+        took = complete(api, created, pods, seconds=seconds)
+        all_pods = time.monotonic() - began
+        settled = until(lambda: phases(api)["Starting"] == count, seconds=60)
+        time.sleep(10)
+        found = figures(operator, made, count)
+        return {
+            "runs": count, "pods_each": pods, "nodes": fake, "submit_seconds": round(submitted, 1),
+            "runs_with_all_pods": len(took), "seconds_to_all_pods": round(all_pods, 1),
+            "pods_per_second": round(len(took) * pods / all_pods, 1),
+            "p50_seconds": round(statistics.median(took), 2) if took else None,
+            "p99_seconds": round(took[int(0.99 * (len(took) - 1))], 2) if took else None,
+            "all_settled": settled, **found, **idle(operator, made, rest),
+        }  # fmt: skip
+
+
+def hundred() -> Figures:
+    """100 runs of 4 pods."""
+    return fleet(100, 4, fake=100, seconds=180, rest=60)
+
+
+def thousand() -> Figures:
+    """1,000 runs of 10 pods on 1,000 nodes."""
+    return fleet(1000, 10, fake=1000, seconds=500, rest=90)
+
+
+def quarter() -> Figures:
+    """250 runs of 10 pods on 250 nodes, to see how it grows."""
+    return fleet(250, 10, fake=250, seconds=300, rest=90)
+
+
+def wide() -> Figures:
+    """One run of 1,000 nodes of 8 GPUs."""
+    with bench(1000, gpus=8) as (made, api, operator):
+        body = run_body("wide")
+        body["spec"] |= {
+            "model": {"name": "Qwen/Qwen1.5-72B"},
+            "dataset": {"path": "/data/d.pt", "volume": VOLUME},
+            "training": {"batchSize": 8000, "sequenceLength": 2048},
+            "resources": {"nodes": {"min": 1000, "max": 1000}, "gpusPerNode": 8},
+        }
+        began = time.monotonic()
+        api.create_run(body)
+        until(lambda: bool(api.labels(TEAM, "apis/batch/v1", "jobs")), seconds=120, every=0.1)
+        planned = time.monotonic() - began
+        until(lambda: len(api.labels(TEAM)) >= 1000, seconds=120, every=0.25)
+        there = time.monotonic() - began
+        until(lambda: "1000/1000" in json.dumps(api.runs(TEAM)), seconds=180)
+        (run,) = api.runs(TEAM)
+        return {
+            "nodes": 1000, "gpus": 8000, "plan": run["status"].get("plan", {}).get("summary"),
+            "seconds_to_job": round(planned, 2), "seconds_to_pods": round(there, 2),
+            "pods_after_job_seconds": round(there - planned, 2),
+            "ready": run["status"].get("workers", {}).get("ready"),
+            "status_bytes": len(json.dumps(run["status"], ensure_ascii=False).encode()),
+            **figures(operator, made, 1), **idle(operator, made, 30),
+        }  # fmt: skip
+
+
+def restarts() -> Figures:
+    """200 runs whose first attempt is preempted at about one time."""
+    stage = nodes.ending(1, 64, seconds=45, message=PREEMPTED)
+    count = 200
+    with bench(200, stage) as (made, api, operator):
+        created = submit(api, count, 2)
+        complete(api, created, 2, seconds=200)
+        before = audit.writes(audit.read(made.audit)).total()
+        began = time.monotonic()
+
+        def restarted() -> bool:
+            return all((b.get("status") or {}).get("restarts", 0) >= 1
+                       and b["status"]["phase"] == "Starting" for b in api.runs(TEAM))  # fmt: skip
+
+        done = until(restarted, seconds=300)
+        took = time.monotonic() - began
+        time.sleep(10)
+        after = audit.writes(audit.read(made.audit)).total()
+        return {
+            "runs": count, "all_restarted": done, "seconds": round(took, 1),
+            "writes_per_restart": round((after - before) / count, 2),
+            **figures(operator, made, count),
+        }  # fmt: skip
+
+
+SCENARIOS: dict[str, Callable[[], Figures]] = {
+    each.__name__: each for each in (hundred, wide, restarts, quarter, thousand)
+}
+
+
+def main() -> int:
+    """Run the named scenarios, or all, and write their figures and the page."""
+    chosen = sys.argv[1:] or list(SCENARIOS)
+    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for name in chosen:
+        print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
+        known[name] = SCENARIOS[name]()
+        print(json.dumps(known[name], indent=1, ensure_ascii=False), flush=True)
+        FIGURES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        page.write(known)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

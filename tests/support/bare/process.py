@@ -1,0 +1,87 @@
+"""The operator as a process before the plane, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from bare.plane import ROOT, Plane
+from embedded import processes
+from embedded.stages import direct_environment, wait_until
+
+__all__ = ["Cost", "Operator"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a process has taken so far."""
+
+    cpu_seconds: float
+    resident_mib: float
+    peak_mib: float
+
+
+@dataclass(kw_only=True)
+class Operator:
+    """The operator of this checkout, with the rights of its manifests."""
+
+    plane: Plane
+    environment: dict[str, str]
+    process: processes.Process | None = None
+
+    @classmethod
+    def of(cls, plane: Plane, **variables: str) -> Operator:
+        """Return an operator that is not started yet."""
+        environment = direct_environment() | {
+            "KUBECONFIG": str(plane.kubeconfig("operator")),
+            "PYTHONPATH": str(ROOT / "operator" / "src"),
+            "QWENFT_PROBE_URL": f"http://127.0.0.1:{plane.ports['probe']}/healthz",
+            **variables,
+        }
+        return cls(plane=plane, environment=environment)
+
+    @property
+    def log(self) -> Path:
+        """Everything that it said."""
+        return self.plane.folder / "operator.log"
+
+    def start(self) -> None:
+        """Start it and wait until its probe answers."""
+        command = [sys.executable, "-m", "qwenft_operator"]
+        self.process = processes.start(
+            "operator", command, log=self.log, environment=self.environment
+        )
+        wait_until(self.is_well, seconds=180, what="the operator's probe", log=self.log)
+
+    def is_well(self) -> bool:
+        """Return whether the liveness probe says so."""
+        try:
+            with urllib.request.urlopen(self.environment["QWENFT_PROBE_URL"], timeout=5) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    def stop(self, *, grace: float = 10.0) -> None:
+        """End it; zero grace is a crash."""
+        if self.process is not None:
+            processes.stop(self.process, grace=grace)
+            self.process = None
+
+    def cost(self) -> Cost:
+        """Read what it costs from /proc."""
+        assert self.process is not None
+        folder = Path(f"/proc/{self.process.pid}")
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        lines = (folder / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        return Cost(
+            cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
+            resident_mib=int(status["VmRSS"].split()[0]) / 1024,
+            peak_mib=int(status["VmHWM"].split()[0]) / 1024,
+        )
