@@ -47,6 +47,15 @@ test-full: env ## Also the whole parity matrix and the long sweeps
 accuracy: env-unit ## How well the planner predicts: figures on measured public runs, docs/accuracy.md
 	@PYTHONPATH=operator/src:tests/support $(PY) -m accuracy.report
 
+.PHONY: fuzz bench-operator supply-chain
+COUNT ?= 1050000
+fuzz: env ## COUNT hostile inputs over every parser (a million and more take half an hour)
+	@PYTHONPATH=operator/src:trainer_image/src:tests/support $(PY) -W ignore -m fuzzing $(COUNT)
+bench-operator: env-unit ## What the operator costs, on a control plane of its own: docs/performance_operator.md
+	@PYTHONPATH=operator/src:tests/cluster:tests/support $(PY) -m bare.bench $(SCENARIOS)
+supply-chain: env-unit ## SBOMs, known vulnerabilities, checkov, in dist/supply
+	@bash requirements/supply.sh
+
 .PHONY: docs docs-reference
 docs: ## The documentation as a site in build/site; a broken link is an error
 	@bash docs/build.sh

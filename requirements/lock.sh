@@ -18,3 +18,4 @@ compile operator.txt pyproject.toml --extra operator --constraint requirements/d
 compile trainer.txt pyproject.toml --extra trainer --constraint requirements/dev.txt
 printf 'uv\nhatchling\n' | compile bootstrap.txt -
 printf 'mkdocs-material\n' | compile docs.txt -
+printf 'pip-audit\ncyclonedx-bom\ncheckov\n' | compile audit.txt -

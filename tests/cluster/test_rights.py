@@ -112,10 +112,14 @@ def live(made: Plane, api: Api) -> None:
         made,
         nodes.ending(1, 64, seconds=1, message=PREEMPTED, run="again"),
         nodes.ending(2, 0, seconds=1, run="again"),
+        nodes.ending(1, 70, seconds=1, run="broken", index="0"),
+        linger=3,
     )
     ends = {"cleanPodPolicy": "All", "ttlSecondsAfterFinished": 2}
     api.create_run(run_body("again", TEAM, runPolicy=ends))
     reach(api, "again", "deleted")
+    api.create_run(run_body("broken", TEAM))  # its second pod is asked to hurry
+    reach(api, "broken", "Failed")
     api.create_run(run_body("paused", TEAM))
     reach(api, "paused", "Starting", word="2 of 2 pods run")
     made.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "ResourceQuota", **quota})

@@ -13,7 +13,7 @@ import pytest
 
 from qwenft_operator import main, names
 from qwenft_operator.__main__ import arguments
-from qwenft_operator.app import App, Options, _needs_resync, _sign
+from qwenft_operator.app import App, Options, _due, _needs_resync, _sign
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.port import Unavailable
 from qwenft_operator.reconcile import Key
@@ -133,6 +133,23 @@ def test_runs_that_are_over_are_not_looked_at_every_minute(
 ) -> None:
     body = {"metadata": {"generation": generation}, "spec": {"runPolicy": policy}, "status": status}
     assert _needs_resync(body) is needed
+
+
+def active(count: int) -> list[Any]:
+    return [{"metadata": {"uid": f"uid-{index}", "name": str(index)}} for index in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_up_to_a_hundred_runs_are_looked_at_in_every_resync(count: int) -> None:
+    assert [len(_due(active(count), turn)) for turn in range(3)] == [count] * 3
+
+
+def test_a_thousand_runs_take_turns_and_none_is_left_out() -> None:
+    bodies = active(1000)
+    turns = [_due(bodies, turn) for turn in range(10)]
+    assert all(60 <= len(turn) <= 140 for turn in turns)
+    seen = sorted(int(body["metadata"]["name"]) for turn in turns for body in turn)
+    assert seen == list(range(1000))
 
 
 def test_the_process_lives_while_its_tasks_do() -> None:

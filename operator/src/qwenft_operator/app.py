@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from qwenft_operator.run import Settings
 __all__ = ["App", "Options"]
 
 _RESYNC = 60.0
+_RESYNC_AT_ONCE = 100
+"""About so many runs are looked at in one resync, in turns; a thousand take ten minutes."""
 _SILENCE = 240.0
 """Seconds without a single successful list after which the process is better restarted."""
 
@@ -183,20 +187,33 @@ class App:
         return f"no list of runs for {silent:.0f} s" if silent > _SILENCE else ""
 
     async def _resync(self) -> None:
-        """Add every run that is not over, whatever events were or were not delivered."""
-        while True:
+        """Add every run that is not over, whatever events were or were not delivered.
+
+        A few at a time where there are many: looking at a run costs milliseconds, and a thousand
+        looks a minute would be most of what the operator does.
+        """
+        for turn in itertools.count():
             try:
                 bodies = await self._cluster.list(names.KIND, self._options.namespace)
                 self._metrics.listed(bodies)
-                for body in bodies:
-                    if _needs_resync(body):
-                        self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
+                for body in _due([body for body in bodies if _needs_resync(body)], turn):
+                    self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
                 self._listed_at = time.monotonic()
                 if self._server.refresh_certificate():
                     logger.info("serving a renewed certificate")
             except Unavailable as error:
                 logger.warning("cannot list the runs: %s", error)
             await asyncio.sleep(_RESYNC)
+
+
+def _due(bodies: list[Mapping[str, Any]], turn: int) -> list[Mapping[str, Any]]:
+    """Return the runs whose turn it is: all of up to a hundred, a share of more."""
+    shares = -(-len(bodies) // _RESYNC_AT_ONCE) or 1
+    return [
+        body
+        for body in bodies
+        if zlib.crc32(body["metadata"]["uid"].encode()) % shares == turn % shares
+    ]
 
 
 def _needs_resync(body: Mapping[str, Any]) -> bool:

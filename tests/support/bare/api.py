@@ -43,11 +43,11 @@ class Api:
     def runs(self, namespace: str) -> list[dict[str, Any]]:
         """Return the runs of a namespace."""
         path = f"/apis/qwenft.dev/v1alpha1/namespaces/{namespace}/qwenfinetunes"
-        found: list[dict[str, Any]] = self.call("GET", path)["items"]
+        found: list[dict[str, Any]] = self.call("GET", path)["items"] or []
         return found
 
     def labels(self, namespace: str, kind: str = "api/v1", plural: str = "pods") -> list[Any]:
         """Return the labels of all objects of a kind, from metadata alone."""
         path = f"/{kind}/namespaces/{namespace}/{plural}?resourceVersion=0"
         listing = self.call("GET", path, accept=_METADATA)
-        return [item["metadata"].get("labels", {}) for item in listing["items"]]
+        return [item["metadata"].get("labels", {}) for item in listing["items"] or ()]

@@ -6,6 +6,7 @@ Figures go to ``docs/performance_operator.json``, from which the page beside it 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -226,7 +227,7 @@ def main() -> int:
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for name in chosen:
         print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
-        known[name] = SCENARIOS[name]()
+        known[name] = SCENARIOS[name]() | {"load": round(os.getloadavg()[1])}
         print(json.dumps(known[name], indent=1, ensure_ascii=False), flush=True)
         FIGURES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         page.write(known)

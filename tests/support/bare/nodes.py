@@ -44,10 +44,10 @@ def make_nodes(plane: Plane, count: int, *, gpus: int = 0) -> None:
         plane.kubectl("create", "-f", "-", stdin=listing)
 
 
-def start_kwok(plane: Plane, *stages: Stage) -> None:
-    """Start KWOK; nodes are left alone, pods go through the stages."""
+def start_kwok(plane: Plane, *stages: Stage, linger: float = 0) -> None:
+    """Start KWOK; nodes are left alone, pods go through the stages and linger when deleted."""
     file = plane.folder / "stages.yaml"
-    every = (_running(), *stages, _deleted(), _node_stage())
+    every = (_running(), *stages, _deleted(linger), _node_stage())
     file.write_text("\n---\n".join(json.dumps(stage) for stage in every), encoding="utf-8")
     plane.start(
         "kwok", plane.program("kwok"), f"--kubeconfig={plane.kubeconfig('admin')}",
@@ -104,12 +104,14 @@ containerStatuses:
     return _stage("runs", [_THERE, _in(".status.phase", "Pending")], {"statusTemplate": template})
 
 
-def _deleted() -> Stage:
+def _deleted(seconds: float) -> Stage:
     gone = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
-    return _stage("goes", [gone], {"delete": True})
+    return _stage("goes", [gone], {"delete": True}, seconds=seconds)
 
 
-def ending(attempt: int, code: int, *, seconds: float, message: str = "", run: str = "") -> Stage:
+def ending(
+    attempt: int, code: int, *, seconds: float, message: str = "", run: str = "", index: str = ""
+) -> Stage:
     """Return a stage: pods of that attempt end with ``code`` after ``seconds``."""
     phase = "Failed" if code else "Succeeded"
     template = f"""
@@ -136,6 +138,9 @@ containerStatuses:
               _in('.metadata.labels["qwenft.dev/attempt"]', str(attempt))]  # fmt: skip
     if run:
         chosen.append(_in('.metadata.labels["qwenft.dev/run"]', run))
+    if index:
+        label = '.metadata.labels["batch.kubernetes.io/job-completion-index"]'
+        chosen.append(_in(label, index))
     name = f"ends-{attempt}-{code}-{run or 'any'}"
     return _stage(name, chosen, {"statusTemplate": template}, seconds=seconds)
 
