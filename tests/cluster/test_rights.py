@@ -28,7 +28,7 @@ from qwenft_operator import names
 from serving import make_certificates
 from simulated.builders import run_body
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.full]
 
 TEAM = "team"
 UNSEEN = {
