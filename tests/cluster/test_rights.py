@@ -159,7 +159,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
 
 def rules() -> set[tuple[str, str, str]]:
     text = (ROOT / "manifests" / "rbac.yaml").read_text(encoding="utf-8")
-    (role,) = (item for item in yaml.safe_load_all(text) if item["kind"] == "ClusterRole")
+    (role,) = (
+        item
+        for item in yaml.safe_load_all(text)
+        if item["metadata"]["name"] == "qwenft" and item["kind"] == "ClusterRole"
+    )
     return audit.granted(role["rules"])
 
 
