@@ -39,7 +39,8 @@ _NOTES = """
 ## What each transition writes
 
 Held by `tests/decide/test_writes.py`: a start writes four objects, one status and one Event, whatever the
-number of nodes; the status follows the pods with two writes at most; a restart costs at most the objects of a
+number of nodes; the status follows the pods, with two writes where they come up together and more where that
+takes a minute (eleven for 1,000 pods above); a restart costs at most the objects of a
 start and seven status writes, suspending one deletion and at most three status writes; while nothing happens
 nothing is written. Progress is written every three seconds at most.
 
