@@ -158,6 +158,12 @@ def test_every_reason_of_a_trainer_is_a_cause(reason: str) -> None:
     assert change_of(body(), after, NOW).cause == reason
 
 
+@pytest.mark.parametrize("reason", ["OOMKilled", "EvictionByEvictionAPI", "PreemptionByScheduler"])
+def test_what_kubernetes_does_to_a_pod_is_a_cause_too(reason: str) -> None:
+    after = {"phase": "Restarting", "restarts": 1, "failure": {"attempt": 1, "reason": reason}}
+    assert change_of(body(phase="Training"), after, NOW).cause == reason
+
+
 def test_convergence_is_told_at_the_first_step_and_never_again() -> None:
     first = change_of(body(age=42, phase="Starting"), {"progress": {"step": 1}}, NOW)
     assert first.waited == 42.0

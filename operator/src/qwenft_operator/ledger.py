@@ -18,9 +18,12 @@ __all__ = ["CAUSES", "OTHER", "Change", "Figures", "Ledger", "change_of"]
 
 OTHER = "Other"
 """The cause of restarts and failures whose reason is not one of the operator's."""
-CAUSES = (*names.REASONS.values(), "NodeLost", "PodDeleted", "JobDeleted", "Hung", "BackingOff",
-          "DeadlineExceeded", "Infeasible", "InvalidSpec", "NameInUse", "Refused", "ModelInvalid",
-          OTHER)  # fmt: skip
+CAUSES = (
+    *names.REASONS.values(), "NodeLost", "PodDeleted", "JobDeleted", "Hung", "BackingOff",
+    "DeadlineExceeded", "Infeasible", "InvalidSpec", "NameInUse", "Refused", "ModelInvalid",
+    "OOMKilled", "EvictionByEvictionAPI", "DeletionByTaintManager", "PreemptionByScheduler",
+    "TerminationByKubelet", "DeletionByPodGC", "Evicted", OTHER,
+)  # fmt: skip
 """Every value of the label ``cause``."""
 _PHASES = (names.PENDING, names.QUEUED, names.STARTING, names.TRAINING, names.RESTARTING,
            names.SUSPENDED, names.SUCCEEDED, names.FAILED)  # fmt: skip
