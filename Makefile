@@ -35,7 +35,7 @@ lint: env-unit ## ruff, mypy strict, import contracts
 test-unit: env-unit ## Fast tests: no torch, no cluster, under a minute
 	@$(PYTEST) -q -n 2 --dist loadfile -m 'not torch and not cluster and not full'
 test-torch: env ## Trainer tests: gloo ranks on this machine
-	@$(PYTEST) -q -n 2 --dist loadfile -m 'torch and not cluster and not full'
+	@$(PYTEST) -q -n 2 --dist loadfile --no-loadscope-reorder -m 'torch and not cluster and not full'
 test-cluster: env ## End-to-end tests on KUBECONFIG, kind or the embedded cluster
 	@$(PYTEST) -q -m 'cluster and not full'
 test: ## Everything, from a fresh machine to one closing summary

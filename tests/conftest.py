@@ -14,6 +14,24 @@ LEFT_OUT = "left out:"
 
 _MARKED = "pytestmark = pytest.mark.torch"
 
+LONGEST_FIRST = (
+    "test_parity.py",
+    "test_launch_process.py",
+    "test_one_line.py",
+    "test_cli_local_training.py",
+    "test_checkpoint_resume.py",
+    "test_launch_node.py",
+    "test_stages_agree.py",
+    "test_plan_fits_model.py",
+    "test_boot.py",
+    "test_footprint.py",
+    "test_builtin_loop.py",
+)
+"""Files that take long for the number of their tests: begun last, one worker would end alone.
+
+Runs on two workers keep this order with ``--no-loadscope-reorder``.
+"""
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import the trainer's tests for a run without torch: that costs 10 seconds.
@@ -25,6 +43,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.suffix != ".py" or not (without or find_spec("torch") is None):
         return None
     return _MARKED in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,7 +28,7 @@ pytest_tier() {
 tier 'environment' make --no-print-directory env
 tier 'lint' make --no-print-directory lint
 tier 'unit (no torch, no cluster)' pytest_tier -n 2 --dist loadfile -m 'not torch and not cluster and not full'
-tier 'trainer (gloo ranks)' pytest_tier -n 2 --dist loadfile -m 'torch and not cluster and not full' tests/trainer tests
+tier 'trainer (gloo ranks)' pytest_tier -n 2 --dist loadfile --no-loadscope-reorder -m 'torch and not cluster and not full' tests/trainer tests
 tier 'end to end (cluster)' pytest_tier -m 'cluster and not full'
 
 count() { grep -oE "[0-9]+ $1" <(grep -E '^(=+ )?[0-9]+ (passed|failed|skipped|error)' "$log") | awk '{n+=$1} END {print n+0}'; }

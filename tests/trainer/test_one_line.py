@@ -1,4 +1,4 @@
-"""Scripts under plans, as real processes: the numbers they print are those of one plain process.
+"""Scripts under plans, on real ranks: the numbers they print are those of one plain process.
 
 Three scripts: the tutorial's own (where it lies beside the repository), the repository's sample of
 the same shape, and one with what real scripts do beyond it.
@@ -9,13 +9,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from parity import scripted
+from parity.scripted import Job
 from qwenft_trainer import stdlib_sample
 
 pytestmark = pytest.mark.torch
@@ -66,14 +68,13 @@ def records(count: int, generator: torch.Generator) -> Iterator[dict[str, torch.
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-def launch(script: Path, plan: dict[str, int] | None, *arguments: str, work: Path) -> str:
+def launch(script: Path, plan: dict[str, int], *arguments: str, work: Path) -> str:
+    """Run a script by the launcher itself, as a pod does."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("QWENFT_", "PET_"))}
     environ |= {"OMP_NUM_THREADS": "1", "QWENFT_TERMINATION_LOG": str(work / "termination")}
-    if plan is not None:
-        (work / "plan.json").write_text(json.dumps(SHAPE | plan), encoding="utf-8")
-        environ["QWENFT_PLAN"] = str(work / "plan.json")
-    processes = 1 if plan is None else 2
-    command = [sys.executable, "-m", "qwenft_trainer", f"--nproc-per-node={processes}"]
+    (work / "plan.json").write_text(json.dumps(SHAPE | plan), encoding="utf-8")
+    environ["QWENFT_PLAN"] = str(work / "plan.json")
+    command = [sys.executable, "-m", "qwenft_trainer", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, str(script), *arguments],
         env=environ, cwd=work, capture_output=True, text=True, timeout=400, check=False,
@@ -112,7 +113,7 @@ def tutorial_arguments(data: Path, save: Path) -> tuple[str, ...]:
             "--batch-size", "8", "--lr", "1e-3", "--epoch", "3", "--save", str(save))  # fmt: skip
 
 
-def sample_arguments(data: Path) -> tuple[str, ...]:
+def sample_arguments(data: Path, _save: Path) -> tuple[str, ...]:
     return ("--model", str(data / "model"), "--dataset", str(data / "dataset.pt"),
             "--batch-size", "8", "--learning-rate", "1e-3", "--epochs", "3",
             "--max-steps", "8")  # fmt: skip
@@ -124,48 +125,73 @@ def rich_arguments(data: Path, output: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def tutorial(data: Path) -> str:
-    """Run the tutorial's script in one plain process; return what it prints."""
-    if not SEED_SCRIPT.is_file():
-        pytest.skip(f"left out: the tutorial's script is not at {SEED_SCRIPT}")
-    return launch(SEED_SCRIPT, None, *tutorial_arguments(data, data / "plain"), work=data)
+def printed(data: Path) -> Callable[[str], str]:
+    """Look up what a script printed under a plan; the first look runs all of them."""
+    ended: dict[str, scripted.Ended] = {}
+
+    def look_up(name: str) -> str:
+        if not ended:
+            ended.update(scripted.run(data, list(jobs(data))))
+        assert ended[name].code == 0, ended[name].errors
+        return ended[name].output
+
+    return look_up
 
 
-@pytest.fixture(scope="module")
-def rich(data: Path) -> str:
-    """Run the rich script in one plain process; return what it prints."""
-    return launch(RICH, None, *rich_arguments(data, data / "rich"), work=data)
+def jobs(data: Path) -> Iterator[Job]:
+    scripts = {
+        "tutorial": (SEED_SCRIPT, tutorial_arguments, PLANS),
+        "rich": (RICH, rich_arguments, PLANS),
+        "sample": (SAMPLE, sample_arguments, ["pipeline 2"]),
+    }
+    for kind, (script, arguments, plans) in scripts.items():
+        if not script.is_file():
+            continue
+        for name in ("plain", *plans):
+            yield Job(
+                name=f"{kind} {name}",
+                script=script,
+                arguments=arguments(data, data / f"{kind} {name}"),
+                plan=None if name == "plain" else SHAPE | PLANS[name],
+            )
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_the_tutorials_script_prints_the_losses_of_one_process(
-    name: str, tutorial: str, data: Path, tmp_path: Path
+    name: str, printed: Callable[[str], str], data: Path
 ) -> None:
-    saved = tmp_path / "saved"
-    output = launch(SEED_SCRIPT, PLANS[name], *tutorial_arguments(data, saved), work=tmp_path)
+    if not SEED_SCRIPT.is_file():
+        pytest.skip(f"left out: the tutorial's script is not at {SEED_SCRIPT}")
+    output = printed(f"tutorial {name}")
     assert len(numbers(output)) == 9
-    assert_same(output, tutorial)
-    assert_same_weights(saved, data / "plain")
-    assert (saved / "tokenizer.json").is_file()
+    assert_same(output, printed("tutorial plain"))
+    assert_same_weights(data / f"tutorial {name}", data / "tutorial plain")
+    assert (data / f"tutorial {name}" / "tokenizer.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["shard 2", "pipeline 2"])
 def test_the_samples_script_prints_the_losses_of_one_process(
-    name: str, data: Path, tmp_path: Path
+    printed: Callable[[str], str],
 ) -> None:
-    reference = launch(SAMPLE, None, *sample_arguments(data), work=tmp_path)
-    output = launch(SAMPLE, PLANS[name], *sample_arguments(data), work=tmp_path)
+    output = printed("sample pipeline 2")
     assert len(numbers(output)) == 8
-    assert_same(output, reference)
+    assert_same(output, printed("sample plain"))
+
+
+@pytest.mark.full  # as `qwenft run --script` does in tests/cli
+def test_the_launcher_runs_a_script_as_forked_ranks_do(
+    printed: Callable[[str], str], data: Path, tmp_path: Path
+) -> None:
+    output = launch(SAMPLE, PLANS["shard 2"], *sample_arguments(data, tmp_path), work=tmp_path)
+    assert len(numbers(output)) == 8
+    assert_same(output, printed("sample plain"))
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_rich_script_prints_the_numbers_of_one_process(
-    name: str, rich: str, data: Path, tmp_path: Path
+    name: str, printed: Callable[[str], str], data: Path
 ) -> None:
-    saved = tmp_path / "saved"
-    output = launch(RICH, PLANS[name], *rich_arguments(data, saved), work=tmp_path)
-    assert_same(output, rich)
-    assert_same_weights(saved, data / "rich")
+    assert_same(printed(f"rich {name}"), printed("rich plain"))
+    saved, plain = data / f"rich {name}", data / "rich plain"
+    assert_same_weights(saved, plain)
     whole = torch.load(f"{saved}.pt", weights_only=True)
-    assert whole.keys() == torch.load(f"{data / 'rich'}.pt", weights_only=True).keys()
+    assert whole.keys() == torch.load(f"{plain}.pt", weights_only=True).keys()

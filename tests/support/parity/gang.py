@@ -3,23 +3,15 @@
 One gang runs many cases, since starting Python and torch takes longer than a tiny training.
 """
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parity import nursery
 from parity.tiny import Point
-
-ROOT = Path(__file__).resolve().parents[3]
-SOURCES = ("operator/src", "trainer_image/src", "tests/support")
-SECONDS = 570.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +47,7 @@ def run(ranks: int, cases: Sequence[Case]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "cases.json").write_text(json.dumps([case.to_mapping() for case in cases]))
-        process = _start(folder, ranks)
-        try:
-            output, _ = process.communicate(timeout=SECONDS)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.returncode:
-            print(output)
+        nursery.run("parity.worker", folder, str(ranks))
         return _read(folder)
 
 
@@ -79,18 +63,6 @@ def worst(found: Sequence[Point], expected: Sequence[Point]) -> Point:
     return Point(
         loss=max(abs(a.loss - b.loss) for a, b in pairs),
         norm=max(abs(a.norm - b.norm) / b.norm for a, b in pairs),
-    )
-
-
-def _start(folder: Path, ranks: int) -> subprocess.Popen[str]:
-    sources = os.pathsep.join(str(ROOT / source) for source in SOURCES)
-    return subprocess.Popen(
-        [sys.executable, "-m", "parity.worker", str(folder), str(ranks)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": sources},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # so that the forked ranks end with it
     )
 
 

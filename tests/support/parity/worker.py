@@ -1,4 +1,4 @@
-"""A gang: ``python -m parity.worker FOLDER RANKS`` forks its ranks after the slow imports."""
+"""A gang: ranks that are forked after the slow imports and run one case after another."""
 
 import json
 import os
@@ -130,9 +130,10 @@ KINDS: Mapping[str, Callable[[Stand, Mapping[str, Any]], Any]] = {
 }
 
 
-def main(folder: Path, ranks: int) -> int:
-    """Run the folder's cases on ``ranks`` forked ranks; the exit status says if all went well."""
+def main(place: str, count: str) -> int:
+    """Run the folder's cases on ``count`` forked ranks; the exit status says if all went well."""
     torch.set_num_threads(1)
+    folder, ranks = Path(place), int(count)
     cases = json.loads((folder / "cases.json").read_text())
     if cases[0]["kind"] == "fake":
         _write(
@@ -180,7 +181,3 @@ def _write(folder: Path, values: Any) -> None:
     for name, value in values:
         with (folder / "results.jsonl").open("a") as file:
             file.write(json.dumps({"name": name, "value": value}) + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
