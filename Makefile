@@ -66,6 +66,10 @@ docs-reference: env-unit ## Write docs/reference and the samples' plans anew fro
 dist: env-unit ## Wheel, source and chart in dist/, as a release hands them out
 	@VERSION=$(VERSION) bash requirements/dist.sh
 
+.PHONY: bench
+bench: env ## Tokens per second and memory beside Hugging Face's, docs/performance.md
+	@PYTHONPATH=operator/src:trainer_image/src:tests/support $(PY) -m speed.report
+
 .PHONY: demo cluster-up cluster-down
 demo: env ## From nothing to a finished two-node fine-tune
 	@PYTHONPATH=tests/cluster $(PY) -m demo

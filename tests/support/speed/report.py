@@ -1,0 +1,216 @@
+"""`make bench`: run all contenders in turn, several rounds, and write docs/performance.md.
+
+``PYTHONPATH=operator/src:trainer_image/src:tests/support python -m speed.report``. Ranks are forked
+from this process, which has done the imports; a round runs every contender once, so a machine that
+grows slower meanwhile slows all of them. Ratios are taken within a round.
+"""
+
+import argparse
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import transformers
+
+from parity.nursery import redirect
+from speed.contenders import CONTENDERS
+from speed.work import Timed, Work, forget_peak, peak_bytes
+
+ROOT = Path(__file__).parents[3]
+LOOP, TRAINER = "HF loop, 1 process", "HF Trainer, DDP"
+REPLICATE = "built-in, replicate 2, padded"
+Rounds = Mapping[str, Sequence[Mapping[str, Any]]]
+WIDE = Work(
+    layers=2, hidden=64, vocabulary=151_936, rows=2, longest=1024, median=1024, spread=0.0,
+    steps=1, warm=1,
+)  # fmt: skip
+"""The load whose memory is measured: the vocabulary of Qwen over 2,048 tokens at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """A ratio of two contenders' tokens per second, and the least that it should be."""
+
+    what: str
+    ours: str
+    theirs: str
+    least: float
+
+
+def demands(fill: float) -> tuple[Demand, ...]:
+    """Return what is required on a CPU; packing must win back most of what padding wastes."""
+    packed, one_line = "built-in, replicate 2, packed", "one-line script, replicate 2"
+    rows = (
+        ("1 process, padded / HF loop", "built-in, 1 process, padded", LOOP, 1.02),
+        ("replicate 2, padded / HF Trainer", REPLICATE, TRAINER, 1.05),
+        ("replicate 2, packed / HF Trainer", packed, TRAINER, 0.75 / fill),
+        ("shard 2, padded / own replicate 2", "built-in, shard 2, padded", REPLICATE, 0.95),
+        ("one-line script / own replicate 2", one_line, REPLICATE, 0.97),
+    )
+    return tuple(Demand(what=w, ours=o, theirs=t, least=least) for w, o, t, least in rows)
+
+
+def ratio(rounds: Rounds, demand: Demand) -> float:
+    """Return the median over rounds of our tokens per second over theirs."""
+    pairs = zip(rounds[demand.ours], rounds[demand.theirs], strict=True)
+    return median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write the document; 1 if a contender failed or a demand was missed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=Work().steps)
+    parser.add_argument("--hidden", type=int, default=Work().hidden)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance.md")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    work = Work(steps=args.steps, hidden=args.hidden)
+    load = os.getloadavg()[0]
+    rounds = measure(work, tuple(CONTENDERS), args.rounds)
+    memory = measure(WIDE, (LOOP, "built-in, 1 process, padded"), 1)
+    text = document(work, rounds, memory, load=max(load, os.getloadavg()[0]))
+    print(text)
+    args.output.write_text(text, encoding="utf-8")
+    return int("**missed**" in text)
+
+
+def measure(work: Work, names: Sequence[str], count: int) -> Rounds:
+    """Run the contenders ``count`` times in turn; returns each one's rounds."""
+    rounds: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        work.write_model(folder / "model")
+        rows = [{"input_ids": sample.tolist()} for sample in work.samples()]
+        torch.save({"train": rows}, folder / "data.pt")
+        for index in range(count):
+            for name in names:
+                found = run(work, name, folder)
+                rounds[name].append(found)
+                speed = found["tokens_per_second"]
+                print(f"round {index + 1}: {name}: {speed:.0f} tokens/s", file=sys.stderr)
+    return rounds
+
+
+def run(work: Work, name: str, folder: Path) -> Mapping[str, Any]:
+    """Run one contender on forked ranks; returns what rank 0 measured."""
+    ranks, _ = CONTENDERS[name]
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    children = [os.fork() or _rank(work, name, folder, index, port) for index in range(ranks)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    if any(codes):
+        raise SystemExit(f"{name} failed: {(folder / 'log-0.txt').read_text()[-3000:]}")
+    found: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def _rank(work: Work, name: str, folder: Path, rank: int, port: int) -> int:
+    status = 1
+    try:
+        ranks, contender = CONTENDERS[name]
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+            "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        redirect({1: folder / f"log-{rank}.txt", 2: folder / f"log-{rank}.txt"})
+        forget_peak()
+        before, clock = peak_bytes(), Timed(work=work)
+        contender(work, folder, clock)
+        if rank == 0:
+            found = clock.result()
+            found["peak_bytes"] -= before
+            (folder / "result.json").write_text(json.dumps(found))
+        status = 0
+    except BaseException:  # noqa: BLE001 - a forked rank must not return
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def document(work: Work, rounds: Rounds, memory: Rounds, *, load: float) -> str:
+    """Return docs/performance.md."""
+    count = len(rounds[LOOP])
+    cores = len(os.sched_getaffinity(0))
+    lines = [
+        "# Performance", "",
+        ("Generated by `make bench`: all contenders in turn, in one run, on one machine, with the "
+        "same model, samples, order, batch and number of threads."), "",
+        (f"Measured {datetime.now(UTC):%Y-%m-%d} on {cores} cores ({platform.machine()}, no GPU) "
+        f"with torch {torch.__version__} and transformers {transformers.__version__}, one thread "
+        f"a rank, fp32. The load average was {load:.0f}: other processes shared the cores, so read "
+        "the ratios, which are taken within a round, and not the absolute speeds."), "",
+        (f"Qwen2 of {work.layers} layers, hidden {work.hidden}, vocabulary {work.vocabulary:,}; "
+        f"{work.rows} samples a step, lengths log-normal around {work.median} tokens (at most "
+        f"{work.longest}). Padded to each step's longest sample, **{work.fill():.0%}** of the "
+        f"positions are real tokens; only those count below. {work.steps} steps after {work.warm} "
+        f"of warm-up, medians of {count} rounds."), "",
+        *_speeds(rounds), "", *_verdicts(work, rounds), "", *_memory(memory), "", *_not_measured(),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _speeds(rounds: Rounds) -> list[str]:
+    lines = [
+        "| contender | tokens/s, median | least – most | wrapped in | first loss | last loss |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in rounds.items():
+        speeds = [one["tokens_per_second"] for one in found]
+        losses, note = found[0]["losses"], found[0]["note"]
+        lines.append(
+            f"| {name} | {median(speeds):,.0f} | {min(speeds):,.0f} – {max(speeds):,.0f} | {note} "
+            f"| {losses[0]:.5f} | {losses[-1]:.5f} |"
+        )
+    return lines
+
+
+def _verdicts(work: Work, rounds: Rounds) -> list[str]:
+    lines = ["| tokens/s | required | now | |", "|---|---|---|---|"]
+    for demand in demands(work.fill()):
+        found = ratio(rounds, demand)
+        met = "met" if found >= demand.least else "**missed**"
+        lines.append(f"| {demand.what} | ≥ {demand.least:.2f} | {found:.2f} | {met} |")
+    return lines
+
+
+def _memory(memory: Rounds) -> list[str]:
+    theirs, ours = (found[0]["peak_bytes"] for found in memory.values())
+    met = "met" if ours <= 0.5 * theirs else "**missed**"
+    return [
+        (
+            f"Peak memory of a step over 2,048 tokens with a vocabulary of {WIDE.vocabulary:,} "
+            f"({WIDE.layers} layers, hidden {WIDE.hidden}, one process, beyond the imports): "
+            f"{ours / 2**30:.2f} GiB, the HF loop {theirs / 2**30:.2f} GiB, ratio "
+            f"{ours / theirs:.2f} (required ≤ 0.50: {met})."
+        ),
+    ]
+
+
+def _not_measured() -> list[str]:
+    return [
+        (
+            "accelerate's row says what it wrapped the model in: unless that is an FSDP module, "
+            "FSDP2 did not happen (accelerate falls back to DDP on CPUs): no FSDP baseline then."
+        ),
+        "",
+        "Not measured: GPUs (none was at hand), torchtitan (it has no Qwen2), torchtune.",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
