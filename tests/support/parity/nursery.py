@@ -17,6 +17,8 @@ import traceback
 from functools import cache
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("operator/src", "trainer_image/src", "tests/support")
 MODULES = ("parity.worker", "parity.scripted", "qwenft_trainer.boot", "qwenft_trainer.shims")
@@ -87,6 +89,15 @@ def _fork(module: str, arguments: list[str], output: Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def renew_threads() -> None:
+    """Let torch replace its thread pool, which a fork has broken, while there is one thread.
+
+    torch 2.15 does so at the next use, but two threads that use it at once (backward starts its
+    own) race, and the loser ends the process: "Invalid thread pool!".
+    """
+    torch.set_num_threads(1)
 
 
 def redirect(files: dict[int, Path]) -> None:

@@ -79,6 +79,7 @@ def _fork(job: Mapping[str, Any], rank: int, port: int) -> int:
 
 def _rank(job: Mapping[str, Any], rank: int, port: int) -> NoReturn:
     try:
+        nursery.renew_threads()
         _become(Path(job["place"]), rank, job["ranks"], port)
         boot.leave(boot.main(job["command"]))
     except BaseException:  # noqa: BLE001 - a forked rank must not return

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parity import fake, looping, saving
+from parity import fake, looping, nursery, saving
 from parity.stand import Stand, finish_step, train_steps
 from parity.tiny import make_batches, make_plan
 from qwenft_trainer.batch import Batch
@@ -151,6 +151,7 @@ def _fork(folder: Path, rank: int, ranks: int, cases: Any) -> int:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
     status = 1
     try:
+        nursery.renew_threads()
         _run_rank(folder, rank, ranks, cases)
         status = 0
     except Exception:  # noqa: BLE001 - a forked rank must not return

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import transformers
 
-from parity.nursery import redirect
+from parity.nursery import redirect, renew_threads
 from speed.contenders import CONTENDERS
 from speed.work import Timed, Work, forget_peak, peak_bytes
 
@@ -112,7 +112,8 @@ def run(work: Work, name: str, folder: Path) -> Mapping[str, Any]:
     children = [os.fork() or _rank(work, name, folder, index, port) for index in range(ranks)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     if any(codes):
-        raise SystemExit(f"{name} failed: {(folder / 'log-0.txt').read_text()[-3000:]}")
+        logs = [(folder / f"log-{index}.txt").read_text()[-2000:] for index in range(ranks)]
+        raise SystemExit(f"{name} failed: {codes}\n" + "\n".join(logs))
     found: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
     return found
 
@@ -120,6 +121,7 @@ def run(work: Work, name: str, folder: Path) -> Mapping[str, Any]:
 def _rank(work: Work, name: str, folder: Path, rank: int, port: int) -> int:
     status = 1
     try:
+        renew_threads()
         ranks, contender = CONTENDERS[name]
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
