@@ -51,8 +51,8 @@ class Stages:
     def train_step(self, batch: Batch, *, trained_tokens: int) -> Tensor:
         """Run forward and backward over this rank's rows. Collective.
 
-        ``batch`` holds ``micro_batch_size · gradient_accumulation_steps`` rows (fewer are filled up
-        with untrained ones), ``trained_tokens`` counts the whole global batch. Gradients of
+        ``batch`` holds at most ``micro_batch_size · gradient_accumulation_steps`` rows, equally
+        many on every rank; ``trained_tokens`` counts the whole global batch. Gradients of
         (sum of cross-entropy / ``trained_tokens``) *add* to ``.grad``. Returns the mean loss of the
         global batch, 0-dim fp32, the same on every rank.
         """
@@ -103,12 +103,11 @@ class Stages:
                     module.reshard()
 
     def _micro_batches(self, batch: Batch) -> tuple[Batch, ...]:
-        size = self.plan.micro_batch_size
-        rows = round_up(max(len(batch), 1), size)
+        size, rows = self.plan.micro_batch_size, max(len(batch), 1)
         if self.plan.pp > 1:
             # A pipeline always runs its full number of micro-batches, if of fewer rows.
             count = self.plan.gradient_accumulation_steps
-            size = round_up(max(len(batch), 1), count) // count
+            size = round_up(rows, count) // count
             rows = size * count
         length = round_up(batch.length, self.length_multiple)
         return batch.to(self.device).padded(rows=rows, length=length).split(size)
