@@ -59,7 +59,7 @@ def _read(path: Path) -> Found | None:
             files=dict(content["files"]),
             notes=dict(content["notes"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -55,7 +55,7 @@ def _integers(record: Mapping[str, Any], key: str, *, where: str) -> Tensor:
         raise DatasetInvalid(f"{where}: has no {key}, only {', '.join(map(str, record))}")
     try:
         values = torch.as_tensor(record[key])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DatasetInvalid(f"{where}.{key}: is no list of integers: {error}") from None
     if values.dim() == 2 and len(values) == 1:  # noqa: PLR2004
         values = values[0]  # a tokenizer asked for return_tensors="pt" adds a batch of one
