@@ -47,6 +47,8 @@ class Capacity:
     offers: tuple[Offer, ...] = ()
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Why nodes were left out, or what of them was not understood → their names."""
+    ahead: int = 0
+    """Runs that wait too, and for longer."""
     largest_memory: float = 0.0
     """Bytes that the largest of the usable nodes can allocate, whatever runs on it now."""
 
@@ -63,6 +65,14 @@ class Capacity:
             more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
             parts.append(f"{', '.join(nodes[:_NAMED])}{more} ({reason})")
         return f"left out: {'; '.join(parts)}" if parts else ""
+
+    @property
+    def free(self) -> str:
+        """What is free, for people: `1×8 H100-80GB, 2×2 CPU`."""
+        shapes = [offer.shape for offer in self.offers if offer.shape.devices]
+        groups = Counter((shape.devices, shape.device.name) for shape in shapes)
+        found = [f"{count}×{devices} {name}" for (devices, name), count in sorted(groups.items())]
+        return ", ".join(found) or "nothing"
 
     def without(self, nodes: tuple[str, ...]) -> Capacity:
         """Return the capacity less some nodes."""

@@ -134,7 +134,7 @@ def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> 
         )
     if _is_hasty(situation, 0):
         return _wait_for_capacity(situation, 0)
-    reasons = list(error.reasons)
+    reasons = [_shortage(situation, capacity), *error.reasons]
     if capacity.remark:
         reasons.append(capacity.remark)
     report = Report(
@@ -144,6 +144,15 @@ def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> 
         planned="False",
     )
     return situation.decision(report, requeue_after=_PENDING_POLL)
+
+
+def _shortage(situation: Situation, capacity: Capacity) -> str:
+    """Return `needs 2×8, free: 1×8 H100-80GB; 3 runs ahead`."""
+    wanted = situation.spec.resources
+    devices = wanted.gpus_per_node or wanted.processes_per_node
+    size = f"{wanted.nodes.min}×{devices}" if devices else f"{wanted.nodes.min} nodes or more"
+    ahead = f"; {capacity.ahead} {'run' if capacity.ahead == 1 else 'runs'} ahead"
+    return f"needs {size}, free: {capacity.free}" + (ahead if capacity.ahead else "")
 
 
 def _is_too_large(situation: Situation) -> bool:

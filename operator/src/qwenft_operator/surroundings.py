@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from qwenft_operator import names
@@ -96,7 +97,21 @@ async def read_capacity(
         # Kueue decides when, by its quotas: the plan is for the nodes that there are.
         pods, jobs = (), ()
     promised = _promised(jobs, pods) + _kept(others, jobs)
-    return capacity(run.spec.resources, nodes, pods, promised, networks)
+    found = capacity(run.spec.resources, nodes, pods, promised, networks)
+    return replace(found, ahead=sum(_is_ahead(body, run) for body in others))
+
+
+def _is_ahead(body: Body, run: Run) -> bool:
+    """Whether another run waits for nodes, and has waited for longer."""
+    phase = (body.get("status") or {}).get("phase", "")
+    policy = (body.get("spec") or {}).get("runPolicy") or {}
+    elsewhere = policy.get("managedBy", "") not in ("", names.MANAGER)
+    created = parse_time(body["metadata"].get("creationTimestamp")) or 0.0
+    return (
+        phase in ("", names.PENDING)
+        and not (policy.get("suspend") or elsewhere)
+        and (created < run.created_at)
+    )
 
 
 def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, float]]:

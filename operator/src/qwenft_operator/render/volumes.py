@@ -13,7 +13,10 @@ __all__ = ["mounts", "volumes"]
 
 _TOKEN_SECONDS = 3600
 _READ_ONLY = 0o440
-_SHM_CPU, _SHM_GPU = "1Gi", "16Gi"
+_MIB = 2**20
+_SHM_PER_PROCESS = {False: 2048 * _MIB, True: 512 * _MIB}
+"""Bytes by whether the devices are CPU processes: rings of NCCL, batches of loader processes."""
+_SHM_LEAST = 1024 * _MIB
 
 Entries = list[dict[str, Any]]
 
@@ -51,7 +54,7 @@ def volumes(
     spec: FinetuneSpec, plan: Plan, run: str, *, settings: Settings, on_cpu: bool
 ) -> Entries:
     """Return the pod's ``volumes``; ``run`` is the run's name."""
-    size = _SHM_CPU if on_cpu else _SHM_GPU
+    size = _shared_memory(spec, plan, on_cpu=on_cpu)
     entries: Entries = [
         {"name": "config", "projected": _config(spec, plan, run, settings)},
         {"name": "tmp", "emptyDir": {}},
@@ -62,6 +65,15 @@ def volumes(
         for claim, name in _claim_volumes(spec).items()
     )
     return entries
+
+
+def _shared_memory(spec: FinetuneSpec, plan: Plan, *, on_cpu: bool) -> str:
+    """Return the size of /dev/shm; what lies there counts against the pod's memory limit."""
+    size = max(_SHM_LEAST, _SHM_PER_PROCESS[on_cpu] * plan.processes_per_node)
+    if spec.resources.memory_per_node is not None:
+        size = min(size, max(64 * _MIB, spec.resources.memory_per_node // 2))
+    mebibytes = size // _MIB
+    return f"{mebibytes // 1024}Gi" if mebibytes % 1024 == 0 else f"{mebibytes}Mi"
 
 
 def _config(spec: FinetuneSpec, plan: Plan, run: str, settings: Settings) -> dict[str, Any]:
