@@ -16,6 +16,8 @@ MESSAGE_LIMIT = 4096
 
 COMPLETED = "Completed"
 UNKNOWN_TIME = float("inf")
+SILENCE = "no sign of life"
+"""How the message of a rank that stands still begins."""
 
 
 class TrainerError(Exception):

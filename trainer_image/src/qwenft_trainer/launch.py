@@ -9,6 +9,7 @@ master's name does not resolve yet.
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from torch.distributed.launcher.api import elastic_launch
 from qwenft_trainer import errorfile, oomwatch, planfile, report
 from qwenft_trainer.earlystop import EarlyStop
 from qwenft_trainer.failure import (
+    SILENCE,
     Cause,
     CommunicationFailure,
     Preempted,
@@ -149,8 +151,11 @@ def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause
     ranks = {failure.local_rank: rank for rank, failure in error.failures.items()}
     causes = list(errorfile.read_all(logs, ranks))
     told = {cause.rank for cause in causes}
+    stalled = any(cause.message.startswith(SILENCE) for cause in causes)
     for rank, failure in error.failures.items():
-        if rank not in told:
+        # A rank that stood still does not hear the agent's SIGTERM either: SIGKILL ended it.
+        follows = stalled and failure.exitcode == -signal.SIGKILL and not out_of_memory
+        if rank not in told and not follows:
             bare = cause_of_exit(failure.exitcode, rank=rank, out_of_memory=out_of_memory)
             causes.append(bare.at(float(failure.timestamp)))
     return first_cause(causes)

@@ -19,7 +19,7 @@ from typing import NoReturn, Self
 import torch
 
 from qwenft_trainer import errorfile
-from qwenft_trainer.failure import CommunicationFailure
+from qwenft_trainer.failure import SILENCE, CommunicationFailure
 
 LIMIT_VARIABLE = "QWENFT_STALL_SECONDS"
 LIMIT_SECONDS = 600.0
@@ -99,7 +99,7 @@ class Watchdog:
                 limit *= 1 + COURTESY
             if silence > limit:
                 error = CommunicationFailure(
-                    f"no sign of life for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
+                    f"{SILENCE} for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
                 )
                 self._end(error, stacks())
                 return
