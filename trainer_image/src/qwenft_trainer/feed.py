@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -92,15 +91,6 @@ def build_feed(
         mesh=mesh,
         seed=seed,
         limit=sequence_length,
-        trained=_trained(dataset, sequence_length),
+        trained=dataset.trained_within(sequence_length),
         lengths=dataset.lengths().clamp(max=sequence_length),
     )
-
-
-def _trained(dataset: Dataset, limit: int) -> Tensor:
-    """Count the predictions that each sample trains when cut to ``limit`` tokens, [samples]."""
-    begins, ends = dataset.offsets[:-1], dataset.offsets[1:]
-    flags = dataset.trained.long()
-    flags[begins[ends > begins]] = 0
-    sums = torch.cat((flags.new_zeros(1), flags.cumsum(0)))
-    return sums[torch.minimum(ends, begins + limit)] - sums[begins]

@@ -1,44 +1,48 @@
-"""``qwenft prepare``: text records → ``qwen_dataset.pt``.
+"""``qwenft prepare``: records → a dataset file that the trainer reads.
 
-A line of the JSONL input is ``{"prompt": …, "response": …}`` or ``{"messages": [{"role": …,
-"content": …}, …]}``; messages go through the tokenizer's own chat template. The output is what the
-tutorial's script reads: ``{"train": [{"input_ids", "attention_mask"}, …], "validation": …}`` with
-rows of one fixed length.
+Reads JSONL, JSON arrays, Parquet, directories written by datasets' save_to_disk, and dataset files
+of older versions. A record is {"prompt", "response"}, {"messages"}, ShareGPT's {"conversations"},
+Alpaca's {"instruction", "input", "output"} or {"input_ids"}; its keys tell which. Conversations
+go through the tokenizer's own chat template.
+
+An output named *.safetensors is the trainer's own flat file: it is written piece by piece in
+bounded memory, and mapped by the trainer. An output named *.pt is what a script's DataLoader takes,
+rows padded to --length, {"train": [{"input_ids", "attention_mask"}, …], "validation": …}; all of it
+is in memory while it is written. Killed and started again with the same arguments, the command goes
+on where it was.
 """
 
 import argparse
-import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from qwenft_trainer.data import IGNORED
+from qwenft_trainer import flat, inputs, shards
 from qwenft_trainer.failure import DatasetInvalid, ModelInvalid, TrainerError
+from qwenft_trainer.shapes import SHAPES
+from qwenft_trainer.shards import Options, Shard, Work
 
 LEAST_LENGTH = 2
 """Tokens a row: one that predicts and one that is predicted."""
-ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
-    """One record as text; ``prompt`` is the part that a masked run does not train on."""
+class Request:
+    """What to make of what. ``hold_out``: so many of the last records, or below 1 that part."""
 
-    prompt: str
-    response: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """How texts become rows."""
-
-    length: int
-    mask_prompt: bool = False
+    inputs: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    hold_out: float = 0
+    tokenizer: str
+    output: Path
+    options: Options
+    workers: int = 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
             stdlib_sample.write(args.stdlib_sample)
         else:
-            _prepare(args)
+            build(_request(args))
     except TrainerError as error:
         print(f"qwenft prepare: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return error.exit_code
@@ -58,16 +62,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qwenft prepare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="qwenft prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", type=Path, metavar="FILE", help="training records, JSONL")
+    source.add_argument(
+        "--input", nargs="+", metavar="FILE", help="training records: files, globs or directories"
+    )
     source.add_argument(
         "--stdlib-sample",
         type=Path,
         metavar="DIR",
         help="write the demo's data instead: records, dataset and a small model to train on them",
     )
-    parser.add_argument("--validation", type=Path, metavar="FILE", help="held-out records, JSONL")
+    parser.add_argument("--validation", nargs="+", metavar="FILE", help="held-out records")
     parser.add_argument(
         "--validation-fraction",
         type=float,
@@ -75,32 +85,60 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help="hold out this part of --input instead (the last records)",
     )
-    parser.add_argument("--tokenizer", metavar="DIR", help="model directory or hub name")
+    parser.add_argument("--tokenizer", default="", metavar="DIR", help="model directory or name")
     parser.add_argument("--output", type=Path, default=Path("qwen_dataset.pt"), metavar="FILE")
-    parser.add_argument("--length", type=int, default=1024, help="tokens a row, padding included")
-    parser.add_argument("--mask-prompt", action="store_true", help="train on responses only")
+    parser.add_argument("--length", type=int, default=1024, help="tokens a row at most")
+    parser.add_argument(
+        "--format", choices=tuple(SHAPES), help="the records' shape, where keys do not tell"
+    )
+    parser.add_argument(
+        "--mask-prompt", action="store_true", help="train on the answers only, not on prompts"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes; the output is the same"
+    )
     return parser
 
 
-def _prepare(args: argparse.Namespace) -> None:
-    if not args.tokenizer:
-        raise DatasetInvalid("--tokenizer is missing: the model's directory or hub name")
+def _request(args: argparse.Namespace) -> Request:
     if not 0 <= args.validation_fraction < 1:
         raise DatasetInvalid("--validation-fraction must be at least 0 and below 1")
     if args.length < LEAST_LENGTH:
         raise DatasetInvalid(f"--length must be at least {LEAST_LENGTH}, not {args.length}")
-    tokenizer = load_tokenizer(args.tokenizer)
-    options = Options(length=args.length, mask_prompt=args.mask_prompt)
-    train = list(read(args.input, tokenizer))
-    held_out = list(read(args.validation, tokenizer)) if args.validation else []
-    if args.validation and not held_out:
-        raise DatasetInvalid(f"{args.validation}: no record is there to validate on")
-    if args.validation_fraction and not held_out:
-        cut = len(train) - max(1, round(len(train) * args.validation_fraction))
-        train, held_out = train[:cut], train[cut:]
-    if not train:
-        raise DatasetInvalid(f"{args.input}: no record is left to train on")
-    save(args.output, train=train, validation=held_out, tokenizer=tokenizer, options=options)
+    if args.workers < 1:
+        raise DatasetInvalid(f"--workers must be at least 1, not {args.workers}")
+    if args.output.suffix not in (".pt", flat.SUFFIX):
+        raise DatasetInvalid(f"--output must be named *.pt or *{flat.SUFFIX}, not {args.output}")
+    return Request(
+        inputs=tuple(args.input),
+        validation=tuple(args.validation or ()),
+        hold_out=0 if args.validation else args.validation_fraction,
+        tokenizer=args.tokenizer,
+        output=args.output,
+        options=Options(length=args.length, mask_prompt=args.mask_prompt, shape=args.format),
+        workers=args.workers,
+    )
+
+
+def build(request: Request) -> None:
+    """Make the dataset file; raises a :class:`TrainerError` that names what is wrong."""
+    train = tuple(inputs.blocks(inputs.expand(request.inputs)))
+    held_out = tuple(inputs.blocks(inputs.expand(request.validation), split="validation"))
+    loaded = load_tokenizer(request.tokenizer) if request.tokenizer else None
+    work = Work(
+        folder=request.output.with_name(f"{request.output.name}.work"),
+        blocks=(*train, *held_out),
+        options=request.options,
+        tokenizer=request.tokenizer,
+    )
+    try:
+        total = _make(work, loaded, request.workers)
+        lengths = _split(request, work, len(train))
+        _write(request, work, lengths, loaded)
+    except OSError as error:
+        raise TrainerError(f"{request.output}: cannot be written: {error}") from None
+    shutil.rmtree(work.folder, ignore_errors=True)
+    _tell(request, lengths, total)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -113,146 +151,72 @@ def load_tokenizer(name: str) -> Any:
         raise ModelInvalid(f"{name}: no tokenizer can be loaded: {error}") from None
 
 
-def read(path: Path, tokenizer: Any) -> Iterator[Text]:
-    """Yield a file's records; raises :class:`DatasetInvalid` naming file and line."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _text(line, tokenizer, where=f"{path}:{number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetInvalid(f"{path}: cannot be read: {error}") from None
+def _make(work: Work, loaded: Any, workers: int) -> Shard:
+    """Make all shards under a progress bar; returns their counts together."""
+    from tqdm import tqdm  # noqa: PLC0415 - comes with transformers; --help needs none
+
+    done = shards.open_work(work, loaded)
+    if done:
+        print(f"going on: {done} of {len(work.blocks)} parts were done")  # noqa: T201
+    total = Shard()
+    size = sum(block.size or block.end - block.begin for block in work.blocks)
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None, desc="prepare") as bar:
+        for number, shard in shards.make(work, loaded, workers=workers):
+            total += shard
+            block = work.blocks[number]
+            bar.set_postfix(records=total.samples, tokens=total.tokens, refresh=False)
+            bar.update(block.size or block.end - block.begin)
+    return total
 
 
-def save(
-    path: Path,
-    *,
-    train: Sequence[Text],
-    validation: Sequence[Text],
-    tokenizer: Any,
-    options: Options,
+def _split(request: Request, work: Work, train: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the lengths of each split's samples; the first ``train`` blocks are for training."""
+    names = ", ".join(request.inputs)
+    lengths = work.lengths(range(train))
+    held_out = work.lengths(range(train, len(work.blocks)))
+    if request.validation and not len(held_out):
+        raise DatasetInvalid(f"{', '.join(request.validation)}: no record is there to validate on")
+    if request.hold_out:
+        part = request.hold_out if request.hold_out >= 1 else len(lengths) * request.hold_out
+        cut = max(0, len(lengths) - max(1, round(part)))
+        lengths, held_out = lengths[:cut], lengths[cut:]
+    if not len(lengths):
+        raise DatasetInvalid(f"{names}: no record is left to train on")
+    return {"train": lengths} | ({"validation": held_out} if len(held_out) else {})
+
+
+def _write(
+    request: Request, work: Work, lengths: dict[str, npt.NDArray[np.int64]], loaded: Any
 ) -> None:
-    """Tokenize the records and write the dataset file; say how many were cut to the length."""
-    content = {"train": rows(train, tokenizer, options)}
-    if validation:
-        content["validation"] = rows(validation, tokenizer, options)
-    _write(path, content)
-    for name, split in content.items():
-        full = sum(bool(row["attention_mask"][-1]) for row in split)
-        line = f"{path}: {name}: {len(split)} records of {options.length} tokens, {full} filled"
-        print(line)  # noqa: T201 - a command line
+    numbers = range(len(work.blocks))
+    files = {kind: [work.file(n, kind) for n in numbers] for kind in ("tokens", "trained")}
+    if request.output.suffix == flat.SUFFIX:
+        flat.write(request.output, lengths, tokens=files["tokens"], trained=files["trained"])
+        return
+    from qwenft_trainer import padded  # noqa: PLC0415 - brings torch
 
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-        raise TrainerError(f"{path}: cannot be written: {error}") from None
-
-
-def rows(texts: Sequence[Text], tokenizer: Any, options: Options) -> list[dict[str, Tensor]]:
-    """Tokenize and pad at the right; each row is a view of one tensor, so the file loads fast."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = torch.full((len(texts), options.length), pad if pad is not None else 0)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
-    prompts = _encode([text.prompt for text in texts], tokenizer)
-    wholes = _encode([text.prompt + text.response for text in texts], tokenizer)
-    for index, (prompt, whole) in enumerate(zip(prompts, wholes, strict=True)):
-        kept = torch.tensor(whole[: options.length])
-        ids[index, : len(kept)] = kept
-        mask[index, : len(kept)] = 1
-        start = _common(prompt, whole) if options.mask_prompt else 0
-        labels[index, start : len(kept)] = kept[start:]
-    columns = {"input_ids": ids, "attention_mask": mask}
-    if options.mask_prompt:
-        columns["labels"] = labels
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-
-
-def _encode(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    # Special tokens stand in the text where they belong; none is added on top.
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return encoded
-
-
-def _common(prompt: Sequence[int], whole: Sequence[int]) -> int:
-    """Count the leading tokens that are the prompt's alone: a token may span the border."""
-    pairs = zip(prompt, whole, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prompt), len(whole)))
-
-
-def _text(line: str, tokenizer: Any, *, where: str) -> Text:
-    try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DatasetInvalid(f"{where}: is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise DatasetInvalid(f"{where}: must be an object, not {type(record).__name__}")
-    if "messages" in record:
-        return _chat(record["messages"], tokenizer, where=where)
-    prompt = _string(record, "prompt", where=where)
-    response = _string(record, "response", where=where)
-    return Text(prompt=f"{prompt}\n", response=response + (tokenizer.eos_token or ""))
-
-
-def _string(record: Mapping[str, Any], key: str, *, where: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        found = f"has no {key}" if key not in record else f"{key} is no string"
-        raise DatasetInvalid(f'{where}: {found}; needed are "prompt" and "response", or "messages"')
-    _check_characters(value, f"{where}: {key}")
-    return value
-
-
-def _check_characters(text: str, where: str) -> None:
-    """Refuse half of a character, which JSON can spell and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DatasetInvalid(
-            f"{where} holds half of a surrogate pair at character {error.start}"
-        ) from None
-
-
-def _chat(messages: Any, tokenizer: Any, *, where: str) -> Text:
-    if not isinstance(messages, list) or not messages:
-        raise DatasetInvalid(f"{where}: messages must be a list of at least one message")
-    for index, message in enumerate(messages):
-        _check_message(message, where=f"{where}: messages[{index}]")
-    if not getattr(tokenizer, "chat_template", None):
-        raise DatasetInvalid(f"{where}: the tokenizer has no chat template for messages")
-    try:
-        whole = tokenizer.apply_chat_template(messages, tokenize=False)
-        prompt = _chat_prompt(messages, tokenizer)
-    except Exception as error:  # noqa: BLE001 - templates raise whatever their author chose
-        raise DatasetInvalid(f"{where}: the chat template refuses it: {error}") from None
-    return (
-        Text(prompt=prompt, response=whole.removeprefix(prompt))
-        if (whole.startswith(prompt))
-        else Text(prompt="", response=whole)
+    padded.write(
+        request.output,
+        lengths,
+        tokens=np.concatenate([np.fromfile(file, "<i4") for file in files["tokens"]]),
+        trained=np.concatenate([np.fromfile(file, np.bool_) for file in files["trained"]]),
+        width=request.options.length,
+        pad=padding(loaded),
     )
 
 
-def _chat_prompt(messages: list[Any], tokenizer: Any) -> str:
-    """Return the text before the last answer; all of it is context of a masked run."""
-    if messages[-1]["role"] != "assistant":
-        return ""
-    before = messages[:-1]
-    text = tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
-    return str(text)
+def padding(loaded: Any) -> int:
+    """Return the token that fills rows up: the tokenizer's padding, else its end, else 0."""
+    found = (getattr(loaded, name, None) for name in ("pad_token_id", "eos_token_id"))
+    return int(next((token for token in found if token is not None), 0))
 
 
-def _check_message(message: Any, *, where: str) -> None:
-    if not isinstance(message, dict):
-        raise DatasetInvalid(f"{where}: must be an object, not {type(message).__name__}")
-    if message.get("role") not in ROLES:
-        raise DatasetInvalid(f"{where}: role {message.get('role')!r} is none of {', '.join(ROLES)}")
-    if not isinstance(message.get("content"), str):
-        raise DatasetInvalid(f"{where}: content must be a string")
-    _check_characters(message["content"], f"{where}: content")
+def _tell(request: Request, lengths: dict[str, npt.NDArray[np.int64]], total: Shard) -> None:
+    for name, each in lengths.items():
+        line = f"{request.output}: {name}: {len(each)} records, {int(each.sum())} tokens"
+        print(line)  # noqa: T201 - a command line
+    notes = f"{total.trained} predictions are trained; {total.cut} records were cut to "
+    notes += f"{request.options.length} tokens"
+    if total.idle:
+        notes += f"; {total.idle} train nothing (their answers lie beyond the cut)"
+    print(notes)  # noqa: T201 - a command line

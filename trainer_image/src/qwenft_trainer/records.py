@@ -23,7 +23,7 @@ def flatten(records: Any, *, where: str) -> dict[str, Tensor]:
     """
     if not isinstance(records, Sequence):
         raise DatasetInvalid(f"{where}: must be a list of records, not {type(records).__name__}")
-    rows = [_row(record, where=f"{where}[{index}]") for index, record in enumerate(records)]
+    rows = [row(record, where=f"{where}[{index}]") for index, record in enumerate(records)]
     lengths = torch.tensor([0, *(len(tokens) for tokens, _ in rows)], dtype=torch.int64)
     return {
         "tokens": _join([tokens for tokens, _ in rows], torch.int32),
@@ -36,7 +36,11 @@ def _join(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat([part.to(dtype) for part in parts]) if parts else torch.empty(0, dtype=dtype)
 
 
-def _row(record: Any, *, where: str) -> tuple[Tensor, Tensor]:
+def row(record: Any, *, where: object) -> tuple[Tensor, Tensor]:
+    """Return one record's tokens, int64, and which of them are trained, both [t].
+
+    Raises :class:`DatasetInvalid` naming ``where``, which becomes text only then.
+    """
     if not isinstance(record, Mapping):
         raise DatasetInvalid(f"{where}: must be a dict, not {type(record).__name__}")
     tokens = _integers(record, "input_ids", where=where)
@@ -50,7 +54,7 @@ def _row(record: Any, *, where: str) -> tuple[Tensor, Tensor]:
     return _checked_ids(tokens[span], where=where), trained
 
 
-def _integers(record: Mapping[str, Any], key: str, *, where: str) -> Tensor:
+def _integers(record: Mapping[str, Any], key: str, *, where: object) -> Tensor:
     if key not in record:
         raise DatasetInvalid(f"{where}: has no {key}, only {', '.join(map(str, record))}")
     try:
@@ -67,13 +71,13 @@ def _integers(record: Mapping[str, Any], key: str, *, where: str) -> Tensor:
     return values.long()
 
 
-def _check_lengths(others: Mapping[str, Tensor], length: int, *, where: str) -> None:
+def _check_lengths(others: Mapping[str, Tensor], length: int, *, where: object) -> None:
     for key, values in others.items():
         if len(values) != length:
             raise DatasetInvalid(f"{where}: {key} has {len(values)} entries, input_ids {length}")
 
 
-def _unpadded(mask: Tensor, *, where: str) -> slice:
+def _unpadded(mask: Tensor, *, where: object) -> slice:
     """Return the span of ones; a mask with a hole cannot be had from padding and is refused."""
     ones = mask.nonzero()[:, 0]
     if not bool(((mask == 0) | (mask == 1)).all()):
@@ -87,7 +91,7 @@ def _unpadded(mask: Tensor, *, where: str) -> slice:
     return slice(first, last + 1)
 
 
-def _trained(tokens: Tensor, labels: Tensor, *, where: str) -> Tensor:
+def _trained(tokens: Tensor, labels: Tensor, *, where: object) -> Tensor:
     """Return which tokens are trained; labels of other tokens would be left out in silence."""
     trained = labels != IGNORED
     other = (trained & (labels != tokens)).nonzero()[:, 0]
@@ -100,7 +104,7 @@ def _trained(tokens: Tensor, labels: Tensor, *, where: str) -> Tensor:
     return trained
 
 
-def _checked_ids(tokens: Tensor, *, where: str) -> Tensor:
+def _checked_ids(tokens: Tensor, *, where: object) -> Tensor:
     # Flat tokens are int32; an id beyond it must not wrap round into a valid one.
     kept = torch.iinfo(torch.int32)
     beyond = tokens[(tokens < kept.min) | (tokens > kept.max)]

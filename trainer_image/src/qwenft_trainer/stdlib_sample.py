@@ -16,6 +16,8 @@ from typing import Any
 
 from qwenft_trainer import prepare
 from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.prepare import Request
+from qwenft_trainer.shards import Options
 
 SEED = 0
 LENGTH = 96
@@ -59,19 +61,21 @@ def write(directory: Path) -> None:
         raise TrainerError(
             f"only {len(found)} documented functions; is this Python's library whole?"
         )
-    _write_records(found, directory / "records.jsonl")
+    held_out, rest = found[:VALIDATION_RECORDS], found[VALIDATION_RECORDS:]
+    _write_records([*rest, *held_out], directory / "records.jsonl")
     tokenizer = train_tokenizer(f"{r['prompt']}\n{r['response']}" for r in found)
     tokenizer.save_pretrained(directory / "model")
     make_model().save_pretrained(directory / "model")
     for path in (directory / "model").iterdir():
         path.chmod(0o644)  # the run's pods are another user than the one who prepares
-    texts = list(prepare.read(directory / "records.jsonl", tokenizer))
-    prepare.save(
-        directory / "qwen_dataset.pt",
-        train=texts[VALIDATION_RECORDS:],
-        validation=texts[:VALIDATION_RECORDS],
-        tokenizer=tokenizer,
-        options=prepare.Options(length=LENGTH),
+    prepare.build(
+        Request(
+            inputs=(str(directory / "records.jsonl"),),
+            hold_out=VALIDATION_RECORDS,
+            tokenizer=str(directory / "model"),
+            output=directory / "qwen_dataset.pt",
+            options=Options(length=LENGTH),
+        )
     )
     seconds = time.monotonic() - started
     line = f"{directory}: {len(found)} records, a model and its tokenizer, in {seconds:.0f} s"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from qwenft_trainer import data, trackers
+from qwenft_trainer import converted, trackers
 from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.checkpoint_files import write_json
@@ -93,7 +93,12 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     directory = find_model(spec.model, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     config = read_config(directory)
     check_config(config, spec.model.config)
-    splits = data.load(spec.dataset.path, vocab_size=int(config.vocab_size))
+    splits = converted.load_once(
+        spec.dataset.path,
+        Path(spec.output.path) / "dataset",
+        vocab_size=int(config.vocab_size),
+        warn=say,
+    )
     options = {"seed": spec.training.seed, "sequence_length": spec.training.sequence_length}
     training = build_feed(splits.train, plan, mesh, **options)
     total = total_steps(spec.training, len(splits.train))

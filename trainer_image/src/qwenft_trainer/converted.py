@@ -1,0 +1,52 @@
+"""A list of records on disk → the flat layout, once a run, so that every rank maps it."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch.distributed as dist
+
+from qwenft_trainer import flat
+from qwenft_trainer.data import Splits, load, save_flat
+from qwenft_trainer.failure import TrainerError
+
+
+def load_once(
+    path: Path | str, folder: Path, *, vocab_size: int, warn: Callable[[str], None] = print
+) -> Splits:
+    """Load a dataset; one that is not flat is first converted into ``folder``, by rank 0.
+
+    Later attempts find it there. Where ``folder`` cannot be written every rank reads the original.
+    Collective; raises :class:`DatasetInvalid` on all ranks alike.
+    """
+    path = Path(path)
+    if path.suffix == flat.SUFFIX:
+        return load(path, vocab_size=vocab_size)
+    outcome: list[Path | TrainerError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = _converted(path, folder, vocab_size)
+        except TrainerError as error:
+            outcome[0] = error
+        except OSError as error:
+            warn(f"{path} is not converted, every rank reads it by itself: {error}")
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], TrainerError):
+        raise outcome[0]
+    return load(outcome[0] or path, vocab_size=vocab_size)
+
+
+def _converted(path: Path, folder: Path, vocab_size: int) -> Path:
+    target = folder / f"{path.stem}-{_state(path)}{flat.SUFFIX}"
+    if not target.is_file():
+        splits = load(path, vocab_size=vocab_size)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_flat(splits, target)
+    return target
+
+
+def _state(path: Path) -> str:
+    """Return a word that is another one when the file is."""
+    state = path.stat() if path.is_file() else None
+    text = repr((str(path), state and (state.st_size, state.st_mtime_ns)))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
