@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenft_trainer import data
@@ -41,7 +43,13 @@ def flat_content(**changes: Any) -> dict[str, Any]:
         "trained": torch.ones(4, dtype=torch.bool),
         "offsets": torch.tensor([0, 1, 4]),
     }
-    return {"format": "qwenft-flat", "version": 1, "train": split | changes}
+    return {f"train.{name}": value for name, value in (split | changes).items()}
+
+
+def flat_file(folder: Path, version: str = "1", **changes: Any) -> Path:
+    path = folder / "set.safetensors"
+    save_file(flat_content(**changes), path, {"format": "qwenft-flat", "version": version})
+    return path
 
 
 def values(rows: list[Tensor]) -> list[list[int]]:
@@ -118,8 +126,8 @@ def test_a_validation_split_of_none_is_no_split(tmp_path: Path) -> None:
 def test_the_flat_layout_gives_the_same_samples(tmp_path: Path, *, validation: bool) -> None:
     content = {"train": RECORDS} | ({"validation": RECORDS[1:]} if validation else {})
     before = load(written(tmp_path, content))
-    save_flat(before, tmp_path / "flat.pt")
-    after = load(tmp_path / "flat.pt", vocab_size=10)
+    save_flat(before, tmp_path / "flat.safetensors")
+    after = load(tmp_path / "flat.safetensors", vocab_size=10)
     for name in ("train", "validation"):
         old, new = getattr(before, name), getattr(after, name)
         assert (old is None) == (new is None)
@@ -199,34 +207,58 @@ def test_the_record_is_named_where_a_shorter_one_lies_before_it(tmp_path: Path) 
         ({"offsets": torch.tensor([0, 5, 4])}, "offsets do not fit the 4 tokens"),
         ({"offsets": torch.empty(0, dtype=torch.int64)}, "offsets do not fit the 4 tokens"),
         ({"trained": torch.ones(3, dtype=torch.bool)}, "offsets do not fit the 4 tokens"),
-        ({"tokens": [5, 6, 7, 8]}, "tokens must be a tensor"),
         ({"tokens": torch.zeros(2, 2, dtype=torch.int32)}, "tokens must be a tensor"),
         ({"tokens": torch.zeros(4)}, "tokens must be a tensor"),
         ({"trained": torch.ones(4, dtype=torch.int64)}, "trained must be a tensor"),
         ({"offsets": torch.tensor([0.0, 1.0, 4.0])}, "offsets must be a tensor"),
-        ({"flavour": 1}, "flavour"),
+        ({"flavour": torch.ones(1)}, "flavour"),
     ],
 )
 def test_a_damaged_flat_file_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    path = written(tmp_path, flat_content(**changes))
+    path = flat_file(tmp_path, **changes)
     sentence = refused(path)
     assert sentence.startswith(f"{path}: train: ")
     assert said in sentence
 
 
-def test_a_flat_split_of_another_kind_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, flat_content() | {"train": [1, 2]})
-    assert refused(path).startswith(f"{path}: train: ")
-
-
 def test_a_flat_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, flat_content() | {"version": 2})
-    assert refused(path) == f"{path}: train: version 2 of the flat format"
+    path = flat_file(tmp_path, version="2")
+    assert f"{path}: is no dataset of this version's qwenft prepare" in refused(path)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40, 200])
+def test_a_flat_file_that_was_cut_off_is_refused(tmp_path: Path, keep: int) -> None:
+    path = flat_file(tmp_path)
+    path.write_bytes(path.read_bytes()[:keep])
+    assert refused(path).startswith(f"{path}: cannot be read")
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "records.parquet"])
+def test_text_in_place_of_a_dataset_is_refused_with_the_command_to_type(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    assert f"qwenft prepare --input {name}" in refused(tmp_path / name)
 
 
 def test_a_good_flat_file_is_read(tmp_path: Path) -> None:
-    train = load(written(tmp_path, flat_content())).train
+    train = load(flat_file(tmp_path)).train
     assert values(train.rows([0, 1])[0]) == [[5], [6, 7, 8]]
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 7, 1000])
+def test_counts_are_the_same_whatever_the_parts_that_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(data, "PART", part)
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(0, 6, (9,), generator=generator)
+    trained = torch.rand(int(lengths.sum()), generator=generator) < 0.6
+    offsets = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)))
+    dataset = Dataset(tokens=trained.int(), trained=trained, offsets=offsets)
+    for limit in (1, 2, 4, 100):
+        spans = [slice(int(b) + 1, min(int(e), int(b) + limit)) for b, e in pairwise(offsets)]
+        assert dataset.trained_within(limit).tolist() == [int(trained[s].sum()) for s in spans]
 
 
 @pytest.mark.parametrize("samples", [1, 2, 97])
@@ -258,6 +290,6 @@ def test_asking_for_an_order_moves_no_random_numbers_of_the_script() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_splits_may_hold_training_data_only() -> None:
-    dataset = Dataset(**flat_content()["train"])
+def test_splits_may_hold_training_data_only(tmp_path: Path) -> None:
+    dataset = load(flat_file(tmp_path)).train
     assert Splits(train=dataset).validation is None

@@ -47,14 +47,14 @@ def test_a_file_of_records_becomes_a_dataset_that_the_trainer_reads(
     assert splits.validation is None
     tokens, _ = splits.train.rows([0])
     assert tokenizer().decode(tokens[0]) == "number 0\nword <|endoftext|>"
-    assert f"{tmp_path}/deep/set.pt: train: 10 records of 24 tokens" in capsys.readouterr().out
+    assert f"{tmp_path}/deep/set.pt: train: 10 records, " in capsys.readouterr().out
 
 
-def test_the_line_printed_says_how_many_rows_were_filled(
+def test_the_line_printed_says_how_many_records_were_cut(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, model, "--length", "2") == 0
-    assert "10 records of 2 tokens, 10 filled" in capsys.readouterr().out
+    assert "10 records, 20 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,9 @@ def test_a_second_run_replaces_the_file_and_leaves_nothing_beside_it(
         (["--length", "0"], 65, "--length must be at least 2, not 0"),
         (["--length", "-5"], 65, "--length must be at least 2, not -5"),
         (["--length", "1"], 65, "--length must be at least 2, not 1"),
+        (["--workers", "0"], 65, "--workers must be at least 1"),
+        (["--output", "set.csv"], 65, "--output must be named *.pt or *.safetensors"),
+        (["--input", "gone*.jsonl"], 65, "gone*.jsonl: cannot be read"),
         (["--input", "gone.jsonl"], 65, "gone.jsonl: cannot be read"),
         (["--validation", "gone.jsonl"], 65, "gone.jsonl: cannot be read"),
         (["--tokenizer", "/nowhere/at/all"], 66, "/nowhere/at/all: no tokenizer can be loaded"),

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from parity import gang, tiny
 from parity.gang import Case
+from qwenft_trainer.data import IGNORED, load, save_flat
 
 pytestmark = pytest.mark.torch
 
@@ -42,6 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(content, made / "data.pt")
     torch.save({"train": content["train"]}, made / "training only.pt")
     torch.save({"train": records(5, seed=1)}, made / "small.pt")
+    save_flat(load(made / "data.pt"), made / "flat.safetensors")
+    masked = [{**row, "labels": row["input_ids"].clone()} for row in content["train"]]
+    for row in masked:
+        row["labels"][:4] = IGNORED
+    torch.save({"train": masked}, made / "masked.pt")
     return made
 
 
@@ -65,6 +71,8 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         case("small", SHARDED, "small", dataset=folder / "small.pt"),
         case("absent", SHARDED, "absent", dataset=folder / "nothing.pt"),
         case("other config", SHARDED, "other", config={"num_hidden_layers": 40}),
+        case("flat", PIPELINE, "flat", dataset=folder / "flat.safetensors"),
+        case("masked", SHARDED, "masked", dataset=folder / "masked.pt"),
         case("no validation", SHARDED, "unvalidated", dataset=folder / "training only.pt"),
     ]
     return gang.run(2, cases)
@@ -229,3 +237,23 @@ def test_a_run_without_validation_says_nothing_about_it(outcomes: Mapping[str, A
     assert result["validationLossBefore"] is None
     assert result["validationLossAfter"] is None
     assert result["finalLoss"] < outcomes["no validation"]["losses"]["1"]
+
+
+def test_a_flat_file_trains_as_the_records_it_was_made_of(outcomes: Mapping[str, Any]) -> None:
+    assert outcomes["flat"]["error"] is None
+    for step, loss in outcomes["undisturbed"]["losses"].items():
+        assert outcomes["flat"]["losses"][step] == pytest.approx(loss, abs=1e-5)
+
+
+def test_masked_prompts_are_context_only(outcomes: Mapping[str, Any]) -> None:
+    masked, whole = outcomes["masked"]["result"], outcomes["no validation"]["result"]
+    # Four tokens of each sample are context; the first of them never was a prediction.
+    assert whole["trainedTokens"] - masked["trainedTokens"] == 3 * 8 * STEPS
+
+
+def test_records_are_converted_once_for_all_attempts(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    assert outcomes["started again"]["error"] is None
+    assert len(list((folder / "interrupted" / "dataset").iterdir())) == 1
+    assert not (folder / "flat" / "dataset").exists()

@@ -11,7 +11,7 @@ from qwenft_cli.failure import CliError
 __all__ = ["HELP", "NAME", "add_arguments", "hand_over", "run"]
 
 NAME = "prepare"
-HELP = "turn text records into qwen_dataset.pt"
+HELP = "turn records (JSONL, Parquet, datasets, …) into a dataset file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
