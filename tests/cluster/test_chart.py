@@ -77,6 +77,8 @@ def test_the_apiserver_takes_every_object(platform: platforms.Platform, template
     for item in objects:
         if "namespace" in item["metadata"]:
             item["metadata"]["namespace"] = "default"
+        if item["kind"] == "Pod":  # its account is an object of the chart, not yet there
+            item["spec"].pop("serviceAccountName")
         told = platforms.kubectl(
             platform, "apply", "--dry-run=server", "-f", "-", stdin=json.dumps(item)
         )
