@@ -47,7 +47,8 @@ def test_a_rank_that_stands_still_is_noticed_by_its_peer(tmp_path: Path) -> None
     assert (code, message["reason"], message["rank"]) == (69, "CommunicationFailure", 0)
     assert "no sign of life for" in message["message"]
     assert "while training step" in message["message"]
-    assert "in train_step" in message["trace"]
+    # Which collective the peer waits in depends on the moment; the loop is below it in any case.
+    assert '/train.py", line' in message["trace"]
     log = started.errors.read_text()
     assert "watchdog: no sign of life" in log
     assert "in _watch" in log
