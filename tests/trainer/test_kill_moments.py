@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from parity.gang import ROOT, SOURCES
+ROOT = Path(__file__).parents[2]
+SOURCES = ("operator/src", "trainer_image/src", "tests/support")
 
 pytestmark = pytest.mark.torch
 
