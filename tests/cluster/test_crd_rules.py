@@ -76,6 +76,18 @@ ACCEPTED: dict[str, Body] = {
     "memory in Gi": body(resources={"memoryPerNode": "16Gi"}),
     "memory in bytes": body(resources={"memoryPerNode": 17179869184}),
     "a path with two dots in a name": body(output={"path": "/data/a..b", "volume": VOLUME}),
+    "adapters with peft's defaults": body(training={"method": "lora"}),
+    "adapters as described": body(
+        training={
+            "method": "lora",
+            "lora": {"rank": 16, "alpha": 32, "dropout": 0.1, "targetModules": ["q_proj"]},
+        },
+        output={"path": "/data/out", "mergeAdapter": True},
+    ),
+    "the one optimizer": body(training={"optimizer": "adamw"}),
+    "a script that trains all weights": body(
+        training={"method": "full"}, trainer={"script": {"configMap": {"name": "x"}}}
+    ),
     "no checkpoints": body(checkpoint={"everySteps": 0}),
 }
 REFUSED: dict[str, tuple[Body, str]] = {
@@ -129,6 +141,42 @@ REFUSED: dict[str, tuple[Body, str]] = {
     ),
     "an unknown field": (body(training={"batchSise": 8}), "batchSise"),
     "an unknown scheduler": (body(training={"scheduler": "step"}), "spec.training.scheduler"),
+    "adapters of a full fine-tune": (
+        body(training={"lora": {"rank": 8}}),
+        "spec.training.lora: is for spec.training.method: lora",
+    ),
+    "adapters in 4 bits": (body(training={"method": "qlora"}), "spec.training.method"),
+    "adapters of rank 0": (
+        body(training={"method": "lora", "lora": {"rank": 0}}),
+        "spec.training.lora.rank",
+    ),
+    "adapters that drop everything": (
+        body(training={"method": "lora", "lora": {"dropout": 1}}),
+        "spec.training.lora.dropout",
+    ),
+    "adapters of the vocabulary": (
+        body(training={"method": "lora", "lora": {"targetModules": ["lm_head"]}}),
+        "spec.training.lora.targetModules[0]",
+    ),
+    "a matrix twice": (
+        body(training={"method": "lora", "lora": {"targetModules": ["q_proj", "q_proj"]}}),
+        "Duplicate value",
+    ),
+    "adapters by a script": (
+        body(
+            training={"method": "lora"},
+            trainer={"script": {"configMap": {"name": "x"}}},
+        ),
+        "spec.training.method: is done by the built-in loop only",
+    ),
+    "merging what is not there": (
+        body(output={"path": "/data/out", "mergeAdapter": True}),
+        "spec.output.mergeAdapter: is for",
+    ),
+    "an optimizer that is not offered": (
+        body(training={"optimizer": "adamw8bit"}),
+        "spec.training.optimizer",
+    ),
     "no sample a step": (body(training={"batchSize": 0}), "spec.training.batchSize"),
     "the best of nothing": (body(checkpoint={"keepBest": True}), "evaluateEverySteps"),
     "an unknown tracker": (body(training={"reportTo": ["abacus"]}), "reportTo"),

@@ -23,7 +23,7 @@ from qwenft_plan.model import ModelShape
 from qwenft_plan.planner import plan
 from qwenft_plan.prices import Prices
 from qwenft_plan.progress import Progress
-from qwenft_plan.spec import FinetuneSpec
+from qwenft_plan.spec import MATRICES, FinetuneSpec
 from simulated.builders import spec_mapping
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,7 @@ SPECIAL = {
     ".resources.memoryPerNode",
     ".trainer.args",
     ".training.reportTo",
+    ".training.lora.targetModules",
 }
 NESTED = {"Volume": ("persistentVolumeClaim",), "Script": ("configMap",)}
 
@@ -126,6 +127,12 @@ def nested(keys: list[str], value: Any) -> Any:
     for key in reversed(keys):
         value = {key: value}
     return value
+
+
+def test_the_matrices_to_adapt_are_the_parsers() -> None:
+    node = SPEC["properties"]["training"]["properties"]["lora"]["properties"]["targetModules"]
+    assert tuple(node["items"]["enum"]) == MATRICES
+    assert node["maxItems"] == len(MATRICES)
 
 
 def test_the_definition_is_structural_and_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,24 @@ def test_plan_request_and_attempt_are_read(tmp_path: Path) -> None:
     assert settings.spec.training.batch_size == 4
     assert settings.checkpoints == tmp_path / "out" / "checkpoints"
     assert settings.model_directory == tmp_path / "out" / "model"
+
+
+def test_adapters_have_a_place_of_their_own_and_the_model_s_if_merged(tmp_path: Path) -> None:
+    request = spec(tmp_path)
+    request["training"] = {**request.get("training", {}), "method": "lora"}
+    plan = dataclasses.replace(make_plan(), method="lora")
+    alone = read_settings(environ(tmp_path, plan, request))
+    assert alone.result_directory == alone.adapter_directory == tmp_path / "out" / "adapter"
+    request["output"] = {**request["output"], "mergeAdapter": True}
+    merged = read_settings(environ(tmp_path, plan, request))
+    assert merged.result_directory == merged.model_directory
+
+
+def test_a_plan_for_another_method_is_refused(tmp_path: Path) -> None:
+    plan = dataclasses.replace(make_plan(), method="lora")
+    text = refused(environ(tmp_path, plan, spec(tmp_path)))
+    assert "for method lora" in text
+    assert "training.method is full" in text
 
 
 @pytest.mark.parametrize("attempt", [None, ""])

@@ -139,3 +139,22 @@ def test_every_whole_plan_survives_the_file(
         pipeline_schedule=schedule,
     )  # fmt: skip
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_full_fine_tune_is_not_spelled_out_so_that_digests_stay() -> None:
+    plan = Plan.from_mapping(BY_HAND)
+    assert plan.method == "full"
+    assert "method" not in plan.to_mapping()
+    assert Plan.from_mapping(BY_HAND | {"method": "full"}).digest == plan.digest
+
+
+def test_a_plan_for_adapters_says_so_and_is_another_plan() -> None:
+    plan = Plan.from_mapping(BY_HAND | {"method": "lora"})
+    assert plan.to_mapping()["method"] == "lora"
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.digest != Plan.from_mapping(BY_HAND).digest
+
+
+def test_an_unknown_method_is_refused_by_name() -> None:
+    assert refusal(method="qlora").path == "method"
+    assert "none of full, lora" in str(refusal(method="qlora"))

@@ -36,7 +36,11 @@ def test_a_refusal_has_need_budget_and_gap() -> None:
 @pytest.mark.parametrize(
     ("name", "on", "words"),
     [
-        ("Qwen/Qwen1.5-7B", "1x1xH100-80G", ("LoRA", "QLoRA", "2×1 H100-80GB")),
+        (
+            "Qwen/Qwen1.5-7B",
+            "1x1xH100-80G",
+            ("LoRA (", "GiB; training.method: lora)", "QLoRA (", "2×1 H100-80GB"),
+        ),
         ("Qwen/Qwen1.5-72B", "4x8xA100-40G", ("8-bit Adam", "LoRA", "8×8 A100-40GB")),
         ("Qwen/Qwen1.5-14B", "1x1xL4", ("QLoRA",)),
     ],

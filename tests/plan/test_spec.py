@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenft_plan.errors import SpecError
-from qwenft_plan.spec import FinetuneSpec, Volume
+from qwenft_plan.spec import MATRICES, FinetuneSpec, Lora, Training, Volume
 
 CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
 SMALLEST: dict[str, Any] = {
@@ -62,6 +62,7 @@ def test_every_field_is_read() -> None:
                 "learningRate": 1, "weightDecay": 0.1, "warmupSteps": 5, "scheduler": "cosine",
                 "maxGradNorm": 0.5, "seed": 3, "precision": "fp32", "evaluateEverySteps": 4,
                 "reportTo": ["mlflow", "tensorboard"],
+                "method": "full", "optimizer": "adamw",
             },
             "resources": {
                 "nodes": {"min": 2, "max": 4}, "processesPerNode": 2, "cpusPerProcess": 3,
@@ -117,6 +118,22 @@ def test_every_field_is_read() -> None:
         ("checkpoint.keepBest", True, "spec.checkpoint.keepBest", "needs training.evaluateEvery"),
         ("checkpoint.keepBest", "yes", "spec.checkpoint.keepBest", "must be true or false"),
         ("training.epoch", 1, "spec.training.epoch", "not a known field"),
+        ("training.method", "qlora", "spec.training.method", "none of full, lora"),
+        ("training.optimizer", "sgd", "spec.training.optimizer", "none of adamw"),
+        ("training.lora", {"rank": 8}, "spec.training.lora", "is for spec.training.method: lora"),
+        ("training.lora", {"r": 8}, "spec.training.lora.r", "not a known field"),
+        ("training.lora", {"rank": 0}, "spec.training.lora.rank", "0 is not within"),
+        ("training.lora", {"alpha": -1}, "spec.training.lora.alpha", "finite number"),
+        ("training.lora", {"dropout": 1}, "spec.training.lora.dropout", "1 is not below 1"),
+        ("training.lora", {"targetModules": "q_proj"}, "spec.training.lora.targetModules", "list"),
+        (
+            "training.lora",
+            {"targetModules": ["q_proj", "lm_head"]},
+            "spec.training.lora.targetModules[1]",
+            "'lm_head' is none of q_proj",
+        ),
+        ("output.mergeAdapter", 1, "spec.output.mergeAdapter", "true or false"),
+        ("output.mergeAdapter", True, "spec.output.mergeAdapter", "spec.training.method: lora"),
         ("resources.nodes", {"min": 3, "max": 2}, "spec.resources.nodes.max", "2 is below"),
         ("resources.memoryPerNode", "many", "spec.resources.memoryPerNode", "such as 16Gi"),
         ("resources.nodeSelector", {"pool": 1}, "spec.resources.nodeSelector.pool", "a string"),
@@ -225,3 +242,34 @@ def test_any_json_parses_or_names_a_field(section: str, value: object) -> None:
         FinetuneSpec.from_mapping(copy.deepcopy(SMALLEST) | {section: value})
     except SpecError as error:
         assert error.path.startswith("spec")
+
+
+def test_adapters_have_peft_s_defaults_and_all_matrices() -> None:
+    spec = FinetuneSpec.from_mapping(with_value("training.method", "lora"))
+    assert spec.training.adapters == Lora(rank=8, alpha=8.0, dropout=0.0, target_modules=MATRICES)
+    assert len(MATRICES) == 7
+
+
+def test_a_full_fine_tune_has_no_adapters() -> None:
+    assert Training().adapters is None
+    assert FinetuneSpec.from_mapping(SMALLEST).training.adapters is None
+
+
+def test_a_script_trains_no_adapters_for_it_brings_its_own_method() -> None:
+    mapping = with_value("training.method", "lora")
+    mapping["trainer"] = {"script": {"configMap": {"name": "mine"}}}
+    error = refusal(mapping)
+    assert error.path == "spec.training.method"
+    assert "the built-in loop only" in str(error)
+
+
+def test_adapters_are_read_in_peft_s_words() -> None:
+    mapping = with_value("training", {"method": "lora", "lora": {"rank": 16, "alpha": 32}})
+    mapping["training"]["lora"] |= {"dropout": 0.05, "targetModules": ["v_proj", "q_proj"]}
+    mapping["output"] |= {"mergeAdapter": True}
+    spec = FinetuneSpec.from_mapping(mapping)
+    # Matrices come in the order of a block, so that equal requests are equal.
+    assert spec.training.adapters == Lora(
+        rank=16, alpha=32.0, dropout=0.05, target_modules=("q_proj", "v_proj")
+    )
+    assert spec.output.merge_adapter

@@ -9,6 +9,7 @@ import pytest
 from planning import FUSED, MEGATRON_LIKE, MODEL, UNFUSED, layout, work
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import Runtime
+from qwenft_plan.sections import MATRICES
 from qwenft_plan.states import BF16_PURE, adapter_parameters, states
 from qwenft_plan.workload import Layout, Method
 
@@ -17,10 +18,11 @@ HF = replace(FUSED, name="hf", sharded=False, optimizer=12.0)
 
 # Rows and columns of the seven adapted matrices of the round model, added up.
 ADAPTER_SUMS = [
-    (1, 100 + 100),
-    (3, 200 + 2 * (100 + 50)),
-    (4, 200 + 300 + 200),
-    (7, 700 + 3 * (100 + 200)),
+    (("q_proj",), 100 + 100),
+    (("q_proj", "k_proj", "v_proj"), 200 + 2 * (100 + 50)),
+    (("q_proj", "k_proj", "v_proj", "o_proj"), 200 + 300 + 200),
+    (("down_proj",), 200 + 100),
+    (MATRICES, 700 + 3 * (100 + 200)),
 ]
 
 
@@ -110,7 +112,7 @@ def test_an_offloaded_optimizer_leaves_nothing_on_the_device(runtime: Runtime) -
 
 @pytest.mark.parametrize(("adapted", "total"), ADAPTER_SUMS)
 def test_adapters_have_their_rank_times_rows_and_columns_of_each_matrix(
-    adapted: int, total: int
+    adapted: tuple[str, ...], total: int
 ) -> None:
     method = Method(kind="lora", rank=16, adapted=adapted)
     assert adapter_parameters(work(method=method)) == 16 * total * 4
@@ -118,7 +120,7 @@ def test_adapters_have_their_rank_times_rows_and_columns_of_each_matrix(
 
 def test_adapters_of_a_block_without_a_gate_are_two_in_its_feed_forward_part() -> None:
     plain = replace(MODEL, gated=False)
-    method = Method(kind="lora", rank=1, adapted=7)
+    method = Method(kind="lora", rank=1, adapted=MATRICES)
     assert adapter_parameters(work(plain, method=method)) == (700 + 2 * 300) * 4
 
 

@@ -22,7 +22,7 @@ class Named:
             "model.norm.weight": nn.Parameter(torch.ones(2)),
         }
 
-    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+    def trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.values.items())
 
 

@@ -89,7 +89,8 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
         if work.precision != "fp32":
             return _WHOLE_LOGIT * min(count, _CHUNK_TOKENS) * model.vocab
         # A chunk's logits take about what its input does; the weight's gradient is whole.
-        return _CHUNK * count * model.hidden + 4.0 * model.embedding_parameters
+        head_gradient = 4.0 * model.embedding_parameters if work.method.kind == "full" else 0.0
+        return _CHUNK * count * model.hidden + head_gradient
     per_logit = work.runtime.logit
     if work.fused_loss:
         per_logit = min(per_logit, _CHUNKED_LOGIT)

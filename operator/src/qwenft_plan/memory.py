@@ -98,7 +98,8 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     saved, last = saved_bytes(work, layout), stage == layout.pp - 1
     logits = logit_bytes(work, layout) if last else 0.0
     head_input = head_input_bytes(work, layout) if last else 0.0
-    head_gradient = 4.0 * work.model.embedding_parameters / layout.tp if last else 0.0
+    trains_head = last and work.method.kind == "full"
+    head_gradient = 4.0 * work.model.embedding_parameters / layout.tp if trains_head else 0.0
     buffers = _buffers(work, layout, blocks, vocabulary)
     early = work.runtime.kept_gradients or layout.accumulation > 1
     held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
@@ -154,7 +155,7 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
         return width * block
     if layout.pp > 1:
         # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
-        return (width + 4) * (blocks + vocabulary)
+        return (width + (4 if work.method.kind == "full" else 0)) * (blocks + vocabulary)
     if not sharded:
         return width * (blocks + vocabulary + block)  # the copy that computes, never freed
     return _gathered(work, layout, vocabulary)

@@ -8,11 +8,13 @@ from typing import Any
 
 from qwenft_plan import fields
 from qwenft_plan.errors import SpecError
-from qwenft_plan.plan import CHECKPOINTING, PRECISIONS, SCHEDULES
+from qwenft_plan.plan import CHECKPOINTING, METHODS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from qwenft_plan.sections import (
+    MATRICES,
     Checkpoint,
     Dataset,
     EnvVar,
+    Lora,
     Model,
     NodeRange,
     Output,
@@ -44,6 +46,7 @@ CLEAN_POD_POLICIES = ("None", "Running", "All")
 RENDEZVOUS = ("static", "c10d")
 MOST_NODES = 4096
 MOST_PROCESSES = 64
+MOST_RANK = 1024
 _RESERVED_ENV = re.compile(
     r"PET_.*|MASTER_(ADDR|PORT)|(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_)?WORLD_SIZE"
     r"|TORCHELASTIC_.*|QWENFT_.*|KUBEFLOW_TRAINER_.*"
@@ -66,6 +69,7 @@ _TRAINING = (
     "epochs", "maxSteps", "batchSize", "sequenceLength", "learningRate", "weightDecay",
     "warmupSteps", "scheduler", "maxGradNorm", "seed", "precision", "evaluateEverySteps",
     "reportTo",
+    "method", "lora", "optimizer",
 )  # fmt: skip
 
 
@@ -116,8 +120,12 @@ def dataset(mapping: Mapping[str, Any], path: str) -> Dataset:
 
 def output(mapping: Mapping[str, Any], path: str) -> Output:
     """Parse ``spec.output``."""
-    fields.only_known(mapping, ("path", "volume"), path)
-    return Output(path=_absolute(mapping, path, needed=True), volume=_volume(mapping, path))
+    fields.only_known(mapping, ("path", "volume", "mergeAdapter"), path)
+    return Output(
+        path=_absolute(mapping, path, needed=True),
+        volume=_volume(mapping, path),
+        merge_adapter=fields.boolean(mapping, "mergeAdapter", path, default=False),
+    )
 
 
 def _or(value: int | None, default: int) -> int:
@@ -145,6 +153,9 @@ def training(mapping: Mapping[str, Any], path: str) -> Training:
         precision=fields.choice(mapping, "precision", path, PRECISIONS, "bf16"),
         evaluate_every_steps=fields.integer(mapping, "evaluateEverySteps", path, least=1),
         report_to=_trackers(mapping, path),
+        method=fields.choice(mapping, "method", path, METHODS, "full"),
+        lora=_lora(mapping, path),
+        optimizer=fields.choice(mapping, "optimizer", path, OPTIMIZERS, "adamw"),
     )
 
 
@@ -157,6 +168,32 @@ def _trackers(mapping: Mapping[str, Any], path: str) -> tuple[str, ...]:
         if item in named[:index]:
             raise SpecError(f"{path}.reportTo[{index}]", f"{item!r} is there twice")
     return tuple(named)
+
+
+def _lora(training: Mapping[str, Any], path: str) -> Lora | None:
+    if training.get("lora") is None:
+        return None
+    mapping, where = fields.section(training, "lora", path), f"{path}.lora"
+    fields.only_known(mapping, ("rank", "alpha", "dropout", "targetModules"), where)
+    dropout = fields.number(mapping, "dropout", where, least=0.0, default=0.0)
+    if dropout >= 1.0:
+        raise SpecError(f"{where}.dropout", f"{dropout:g} is not below 1")
+    return Lora(
+        rank=_or(fields.integer(mapping, "rank", where, least=1, most=MOST_RANK), Lora().rank),
+        alpha=fields.number(mapping, "alpha", where, least=0.0, default=Lora().alpha),
+        dropout=dropout,
+        target_modules=_targets(mapping, where),
+    )
+
+
+def _targets(mapping: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """Return the adapted matrices in the order of a block."""
+    wanted = _list(mapping, "targetModules", path) or list(MATRICES)
+    for index, name in enumerate(wanted):
+        if name not in MATRICES:
+            message = f"{name!r} is none of {', '.join(MATRICES)}"
+            raise SpecError(f"{path}.targetModules[{index}]", message)
+    return tuple(name for name in MATRICES if name in wanted)
 
 
 def _nodes(mapping: Mapping[str, Any], path: str) -> NodeRange:

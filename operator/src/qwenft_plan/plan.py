@@ -14,12 +14,23 @@ from typing import Any
 
 from qwenft_plan.errors import SpecError
 
-__all__ = ["CHECKPOINTING", "PRECISIONS", "SCHEDULES", "SCHEMA_VERSION", "Plan", "Predicted"]
+__all__ = [
+    "CHECKPOINTING",
+    "METHODS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "SCHEMA_VERSION",
+    "Plan",
+    "Predicted",
+]
 
 SCHEMA_VERSION = 1
 CHECKPOINTING = ("none", "selective", "full")
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "ZBVZeroBubble")
 PRECISIONS = ("fp32", "bf16")
+METHODS = ("full", "lora")
+OPTIMIZERS = ("adamw",)
 
 _COUNTS = (
     "world_size", "nodes", "processes_per_node", "pp", "dp_replicate", "dp_shard", "tp",
@@ -30,6 +41,8 @@ _CHOICES = {
     "pipeline_schedule": SCHEDULES,
     "precision": PRECISIONS,
 }
+_DEFAULTS: Mapping[str, Any] = {"method": "full"}
+"""Fields that a plan file names only where they say something else."""
 _DIGEST_LENGTH = 10
 
 
@@ -69,6 +82,8 @@ class Plan:
     activation_checkpointing: str = "none"
     pipeline_schedule: str = "1F1B"
     precision: str = "fp32"
+    method: str = "full"
+    """What is trained; ``lora``'s adapters themselves are described in the request."""
     predicted: Predicted | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +105,7 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(name, f"must be a whole number of at least 1, not {value!r}")
-        for name, allowed in _CHOICES.items():
+        for name, allowed in (*_CHOICES.items(), ("method", METHODS)):
             if getattr(self, name) not in allowed:
                 message = f"{getattr(self, name)!r} is none of {', '.join(allowed)}"
                 raise SpecError(name, message)
@@ -108,7 +123,8 @@ class Plan:
 
     def _choices(self) -> dict[str, Any]:
         names = ("schema_version", *_COUNTS, *_CHOICES)
-        return {name: getattr(self, name) for name in names}
+        told = [name for name, usual in _DEFAULTS.items() if getattr(self, name) != usual]
+        return {name: getattr(self, name) for name in (*names, *told)}
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the plan file's fields, ``digest`` and ``predicted`` included."""
@@ -132,7 +148,7 @@ class Plan:
         Raises :class:`SpecError` for a missing, unknown or contradicting field, and for a
         ``digest`` that is not the one of the other fields (a plan edited by hand must drop it).
         """
-        known = ("schema_version", *_COUNTS, *_CHOICES, "digest", "predicted")
+        known = ("schema_version", *_COUNTS, *_CHOICES, *_DEFAULTS, "digest", "predicted")
         for key in mapping:
             if key not in known:
                 raise SpecError(str(key), "is not a field of a plan file")

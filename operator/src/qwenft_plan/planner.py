@@ -182,6 +182,7 @@ def _plan_of(spec: FinetuneSpec, best: Judged, predicted: Predicted) -> Plan:
         activation_checkpointing=layout.checkpointing,
         pipeline_schedule=layout.schedule,
         precision=spec.training.precision,
+        method=spec.training.method,
         predicted=predicted,
     )
 

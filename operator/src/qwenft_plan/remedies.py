@@ -19,6 +19,7 @@ from qwenft_plan.workload import Layout, Workload
 __all__ = ["remedies"]
 
 _MOST_NODES = 64
+_ELSEWHERE = "with another trainer"
 _SHORTEST = 512
 
 
@@ -46,17 +47,21 @@ def _methods(nearest: Refused) -> list[str]:
         return []
     budget = _budget(nearest, work)
     methods = (
-        ("8-bit Adam", replace(work.method, optimizer="adamw8bit")),
-        ("an optimizer offloaded to the host", replace(work.method, offload_optimizer=True)),
-        ("LoRA", replace(work.method, kind="lora")),
-        ("QLoRA", replace(work.method, kind="qlora")),
+        ("LoRA", "training.method: lora", replace(work.method, kind="lora")),
+        ("8-bit Adam", _ELSEWHERE, replace(work.method, optimizer="adamw8bit")),
+        (
+            "an optimizer offloaded to the host",
+            _ELSEWHERE,
+            replace(work.method, offload_optimizer=True),
+        ),
+        ("QLoRA", _ELSEWHERE, replace(work.method, kind="qlora")),
     )
     found = []
-    for name, method in methods:
+    for name, how, method in methods:
         changed = replace(work, method=method)
         if _fits(changed, nearest.layout, budget):
             need = peak_memory(changed, nearest.layout).total / GIB
-            found.append(f"{name} ({need:.0f} GiB)")
+            found.append(f"{name} ({need:.0f} GiB; {how})")
     return found
 
 

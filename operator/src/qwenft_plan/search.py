@@ -7,7 +7,7 @@ allows, (3) batch cuts, (4) memory, (5) time. Each step that drops something say
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from qwenft_plan.cost import TimeParts, step_time
@@ -86,11 +86,9 @@ class Refused:
 def method_of(spec: FinetuneSpec) -> Method:
     """Return what the request trains, as asked for."""
     training = spec.training
-    return Method(
-        kind=getattr(training, "method", "full"),
-        optimizer=getattr(training, "optimizer", "adamw"),
-        offload_optimizer=getattr(training, "optimizer_offload", False),
-    )
+    method = Method(kind=training.method, optimizer=training.optimizer)
+    lora = training.adapters
+    return method if lora is None else replace(method, rank=lora.rank, adapted=lora.target_modules)
 
 
 def workload_for(spec: FinetuneSpec, model: ModelShape, group: Group, per_node: int) -> Workload:

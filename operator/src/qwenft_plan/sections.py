@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "MATRICES",
     "Checkpoint",
     "Dataset",
     "EnvVar",
+    "Lora",
     "Model",
     "NodeRange",
     "Output",
@@ -50,6 +52,25 @@ class Dataset:
     volume: Volume | None = None
 
 
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a block, under Hugging Face's names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lora:
+    """Low-rank adapters, in the words of Hugging Face's peft and with its defaults.
+
+    An adapted matrix W computes ``W x + alpha / rank · B A x``; only A and B are trained.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    dropout: float = 0.0
+    """Share of the adapters' inputs that training zeroes, 0..1."""
+    target_modules: tuple[str, ...] = MATRICES
+    """Which matrices of every block are adapted."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """Hyper-parameters; none of them is ever changed by a plan."""
@@ -70,6 +91,15 @@ class Training:
     evaluate_every_steps: int | None = None
     report_to: tuple[str, ...] = ()
     """Trackers that get the curves beside the status: tensorboard, wandb, mlflow."""
+    method: str = "full"
+    """What is trained: all weights (``full``), or adapters beside frozen ones (``lora``)."""
+    lora: Lora | None = None
+    optimizer: str = "adamw"
+
+    @property
+    def adapters(self) -> Lora | None:
+        """The adapters to train; None for all weights."""
+        return (self.lora or Lora()) if self.method == "lora" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,10 +188,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
-    """Where the result goes: ``<path>/model`` in Hugging Face's layout, ``<path>/result.json``."""
+    """Where the result goes: ``<path>/model`` in Hugging Face's layout, ``<path>/result.json``.
+
+    Adapters go to ``<path>/adapter``, and a model to ``<path>/model`` only if they are merged.
+    """
 
     path: str
     volume: Volume | None = None
+    merge_adapter: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,9 +14,11 @@ from typing import Any
 from qwenft_plan import fields, parsing
 from qwenft_plan.errors import SpecError
 from qwenft_plan.sections import (
+    MATRICES,
     Checkpoint,
     Dataset,
     EnvVar,
+    Lora,
     Model,
     NodeRange,
     Output,
@@ -31,10 +33,12 @@ from qwenft_plan.sections import (
 )
 
 __all__ = [
+    "MATRICES",
     "Checkpoint",
     "Dataset",
     "EnvVar",
     "FinetuneSpec",
+    "Lora",
     "Model",
     "NodeRange",
     "Output",
@@ -77,6 +81,7 @@ class FinetuneSpec:
         _check_mounts(spec)
         if spec.checkpoint.keep_best and spec.training.evaluate_every_steps is None:
             raise SpecError("spec.checkpoint.keepBest", "needs training.evaluateEverySteps")
+        _check_method(spec)
         return spec
 
 
@@ -94,6 +99,18 @@ def _check_mounts(spec: FinetuneSpec) -> None:
                 f"{mount} is already the claim {claim!r} of spec.{first}; use another directory"
             )
             raise SpecError(f"spec.{name}.volume", message)
+
+
+def _check_method(spec: FinetuneSpec) -> None:
+    """Refuse a method where a script trains, and fields without effect."""
+    training = spec.training
+    if training.lora is not None and training.method != "lora":
+        raise SpecError("spec.training.lora", "is for spec.training.method: lora")
+    if spec.output.merge_adapter and training.method != "lora":
+        raise SpecError("spec.output.mergeAdapter", "is for spec.training.method: lora")
+    if spec.trainer.script is not None and training.method != "full":
+        message = "is done by the built-in loop only; a script trains in its own way"
+        raise SpecError("spec.training.method", message)
 
 
 _SECTIONS = {

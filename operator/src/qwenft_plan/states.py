@@ -34,15 +34,16 @@ def states(
 def adapter_parameters(work: Workload) -> float:
     """Return the trainable parameters of the adapters: rank × (rows + columns) a matrix."""
     model, method = work.model, work.method
-    attention = [
-        (model.hidden, model.attention_width),
-        (model.hidden, model.kv_width),
-        (model.hidden, model.kv_width),
-        (model.attention_width, model.hidden),
-    ]
-    block = [*attention, *[(model.hidden, model.ffn)] * (3 if model.gated else 2)]
-    per_block = sum(rows + columns for rows, columns in block[: method.adapted])
-    return float(method.rank * per_block * model.layers)
+    sizes = {
+        "q_proj": model.hidden + model.attention_width,
+        "k_proj": model.hidden + model.kv_width,
+        "v_proj": model.hidden + model.kv_width,
+        "o_proj": model.attention_width + model.hidden,
+        "gate_proj": model.hidden + model.ffn if model.gated else 0,
+        "up_proj": model.hidden + model.ffn,
+        "down_proj": model.ffn + model.hidden,
+    }
+    return float(method.rank * sum(sizes[name] for name in method.adapted) * model.layers)
 
 
 def _widths(work: Workload) -> tuple[float, float]:

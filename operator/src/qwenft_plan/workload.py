@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qwenft_plan.hardware import Device
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import Runtime
+from qwenft_plan.sections import MATRICES
 
 __all__ = ["Layout", "Method", "Workload"]
 
@@ -16,14 +17,14 @@ class Method:
     """What is trained and with which optimizer; only ever what the user asked for.
 
     `kind`: full, lora (adapters over frozen bf16 weights), qlora (over 4-bit weights).
-    `rank` and `adapted`: rank of the adapters, number of adapted matrices per block (7 = all).
+    `rank` and `adapted`: rank of the adapters, the adapted matrices of every block.
     """
 
     kind: str = "full"
     optimizer: str = "adamw"
     offload_optimizer: bool = False
     rank: int = 8
-    adapted: int = 7
+    adapted: tuple[str, ...] = MATRICES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

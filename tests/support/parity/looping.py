@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from parity.stand import Stand
-from qwenft_plan.spec import Checkpoint, Dataset, FinetuneSpec, Model, Output, Training
+from qwenft_plan.spec import Checkpoint, Dataset, FinetuneSpec, Lora, Model, Output, Training
 from qwenft_trainer import train
 from qwenft_trainer.failure import TrainerError
 from qwenft_trainer.preemption import StopSignal
@@ -55,11 +55,13 @@ def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
             precision="fp32",
             sequence_length=64,
             evaluate_every_steps=options.get("evaluate_every"),
+            method=stand.plan.method,
+            lora=None if options.get("lora") is None else Lora(**options["lora"]),
         ),
         checkpoint=Checkpoint(
             every_steps=options.get("save_every"), keep=2, keep_best=options.get("keep_best", False)
         ),
-        output=Output(path=options["output"]),
+        output=Output(path=options["output"], merge_adapter=options.get("merge", False)),
     )
     return Settings(plan=stand.plan, spec=spec, attempt=options.get("attempt", 1), identity="a run")
 

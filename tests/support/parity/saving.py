@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from parity.stand import Stand, train_steps
+from parity.stand import Built, Stand, train_steps
+from qwenft_plan.spec import Lora
 from qwenft_trainer.checkpoint import CheckpointStore
-from qwenft_trainer.export import export_model
+from qwenft_trainer.export import export_adapter, export_model
 from qwenft_trainer.failure import TrainerError
 from qwenft_trainer.saver import Saver
 
@@ -27,9 +28,14 @@ def store(options: Mapping[str, Any], warnings: list[str] | None = None) -> Chec
     )
 
 
+def build(stand: Stand, options: Mapping[str, Any]) -> Built:
+    """Build the stages, with adapters if the options describe some."""
+    return stand.build(lora=options.get("lora"))
+
+
 def save_and_go_on(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
     """Train 4 steps, save, train the other 4 while the files are written."""
-    built = stand.build()
+    built = build(stand, options)
     saved = store(options)
     saved.claim()
     saver = Saver(saved)
@@ -43,7 +49,7 @@ def save_and_go_on(stand: Stand, options: Mapping[str, Any]) -> list[list[float]
 
 def resume(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     """Restore and train on to the end."""
-    built = stand.build()
+    built = build(stand, options)
     saved = store(options)
     saved.claim()
     restored = saved.restore(built.stages, built.optimizer)
@@ -74,13 +80,13 @@ def fenced(stand: Stand, options: Mapping[str, Any]) -> str:
 
 
 def export(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
-    """Train, then export as asked."""
-    built = stand.build()
+    """Train, then export as asked; adapters both alone and merged."""
+    built = build(stand, options)
     points = train_steps(stand, built)
-    export_model(
-        built.stages,
-        Path(options["directory"]),
-        source=stand.model,
-        dtype=getattr(torch, options["dtype"]),
-    )
+    directory, dtype = Path(options["directory"]), getattr(torch, options["dtype"])
+    lora = None if options.get("lora") is None else Lora(**options["lora"])
+    export_model(built.stages, directory, source=stand.model, dtype=dtype, lora=lora)
+    if lora is not None:
+        place = directory.with_name(f"{directory.name}-adapter")
+        export_adapter(built.stages, place, source=stand.model, lora=lora, base=str(stand.model))
     return points

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from parity.tiny import LIMIT, RATE, STEPS, make_batches
 from qwenft_plan.plan import Plan
-from qwenft_plan.spec import Training
+from qwenft_plan.spec import Lora, Training
 from qwenft_trainer.batch import Batch, local_rows
 from qwenft_trainer.mesh import build_mesh
 from qwenft_trainer.model import read_config
@@ -45,7 +45,10 @@ class Stand:
         """Build the stages with the directory's weights."""
         config = read_config(self.model)
         source = Checkpoint(path=self.model)
-        stages = build_stages(self.plan, self.mesh, config, source, **options)
+        lora = options.pop("lora", None)
+        torch.manual_seed(options.pop("seed", 0))
+        adapters = None if lora is None else Lora(**lora)
+        stages = build_stages(self.plan, self.mesh, config, source, lora=adapters, **options)
         optimizer = build_optimizer(stages, Training(learning_rate=RATE))
         return Built(stages=stages, optimizer=optimizer)
 

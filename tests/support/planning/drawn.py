@@ -12,6 +12,7 @@ from qwenft_plan.hardware import CPU, DEVICES, Device
 from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import RUNTIMES
+from qwenft_plan.sections import MATRICES
 from qwenft_plan.workload import Layout, Method, Workload
 
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "ZBVZeroBubble")
@@ -49,7 +50,7 @@ methods: st.SearchStrategy[Method] = st.builds(
     optimizer=st.sampled_from(("adamw", "adamw8bit")),
     offload_optimizer=st.booleans(),
     rank=st.sampled_from((1, 8, 64)),
-    adapted=st.integers(1, 7),
+    adapted=st.integers(1, 7).map(lambda count: MATRICES[:count]),
 )
 
 works: st.SearchStrategy[Workload] = st.builds(

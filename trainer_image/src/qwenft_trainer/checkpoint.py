@@ -207,10 +207,10 @@ class CheckpointStore:
 
 def state_of(stages: Stages, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what a checkpoint holds: this rank's shards of weights and Adam's moments, by name."""
-    weights = {name: value.detach() for name, value in stages.named_parameters()}
+    weights = {name: value.detach() for name, value in stages.trained_parameters()}
     moments = {
         name: {moment: optimizer.state[value][moment] for moment in MOMENTS}
-        for name, value in stages.named_parameters()
+        for name, value in stages.trained_parameters()
         if value in optimizer.state
     }
     return {"model": weights, "optimizer": moments}

@@ -15,8 +15,11 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import GenerationConfig, PretrainedConfig
 
+from qwenft_plan.spec import Lora
+from qwenft_trainer.adapters import merged, write_adapter
 from qwenft_trainer.checkpoint_files import copy_existing
 from qwenft_trainer.model import FAMILIES
+from qwenft_trainer.settings import Settings
 from qwenft_trainer.stages import Stages
 
 FILE_BYTES = 5 * 10**9
@@ -37,18 +40,22 @@ INDEX = "model.safetensors.index.json"
 
 
 def export_model(
-    stages: Stages, directory: Path, *, source: Path | None, dtype: torch.dtype
+    stages: Stages,
+    directory: Path,
+    *,
+    source: Path | None,
+    dtype: torch.dtype,
+    lora: Lora | None = None,
 ) -> None:
     """Write the model to ``directory``, in place of what was there. Collective.
 
-    ``source`` is the directory that tokenizer and generation settings are copied from.
+    ``source`` is the directory that tokenizer and generation settings are copied from; adapters of
+    ``lora`` are merged into the weights.
     """
-    temporary = directory.with_name(f".{directory.name}.partial")
-    if dist.get_rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    weights = {name: value.detach().to(dtype) for name, value in stages.named_parameters()}
+    temporary = _begin(directory)
+    weights = {name: value.detach() for name, value in stages.named_parameters()}
+    weights = weights if lora is None else merged(weights, lora)
+    weights = {name: value.to(dtype) for name, value in weights.items()}
     files = file_numbers(_all_sizes(weights))
     writer = HuggingFaceStorageWriter(
         str(temporary),
@@ -62,6 +69,51 @@ def export_model(
         _complete(temporary, stages.config, source, dtype)
         _replace(temporary, directory)
     dist.barrier()
+
+
+def export_result(
+    stages: Stages, directory: Path, *, settings: Settings, source: Path | None, dtype: torch.dtype
+) -> None:
+    """Write to ``directory`` what was asked for: the model, merged or whole, or adapters alone.
+
+    Where adapters are merged, they are written beside the model, too. Collective.
+    """
+    lora, model = settings.spec.training.adapters, settings.spec.model
+    whole = lora is None or settings.spec.output.merge_adapter
+    if whole:
+        export_model(stages, directory, source=source, dtype=dtype, lora=lora)
+    if lora is not None:
+        final = directory == settings.model_directory
+        beside = "adapter" if final else f"{directory.name}-adapter"
+        place = directory.with_name(beside) if whole else directory
+        base = model.path or model.name
+        export_adapter(stages, place, source=source, lora=lora, base=base)
+
+
+def export_adapter(
+    stages: Stages, directory: Path, *, source: Path | None, lora: Lora, base: str
+) -> None:
+    """Write trained adapters as peft does, the tokenizer beside them. Collective.
+
+    ``base`` is the name or directory of the model that they belong to.
+    """
+    temporary = _begin(directory)
+    write_adapter(stages, lora, temporary, base=base)
+    if dist.get_rank() == 0:
+        if source is not None:
+            copy_existing(TOKENIZER_FILES, source, temporary)
+        _replace(temporary, directory)
+    dist.barrier()
+
+
+def _begin(directory: Path) -> Path:
+    """Make an empty directory beside the one that will be replaced. Collective."""
+    temporary = directory.with_name(f".{directory.name}.partial")
+    if dist.get_rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    dist.barrier()
+    return temporary
 
 
 def file_numbers(sizes: dict[str, int], limit: int = FILE_BYTES) -> dict[str, int]:

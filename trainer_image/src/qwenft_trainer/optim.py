@@ -13,7 +13,7 @@ from qwenft_trainer.stages import Stages
 
 def build_optimizer(stages: Stages, training: Training) -> torch.optim.AdamW:
     """Return AdamW over this rank's shards; matrices decay, biases and norms do not."""
-    named = list(stages.named_parameters())
+    named = list(stages.trained_parameters())
     groups = [
         {"params": _those(named, decaying=True), "weight_decay": training.weight_decay},
         {"params": _those(named, decaying=False), "weight_decay": 0.0},

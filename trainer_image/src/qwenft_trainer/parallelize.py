@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from qwenft_plan.plan import Plan
+from qwenft_trainer.adapters import still_frozen
 from qwenft_trainer.mesh import sharding_mesh
 from qwenft_trainer.model import Stage
 from qwenft_trainer.tensor_parallel import EMBEDDING, HEAD, NORM, attach_local_heads, layer_styles
@@ -35,7 +35,8 @@ def parallelize(
 ) -> Stage:
     """Apply the plan to a stage on the meta device, in place."""
     if plan.tp > 1:
-        split_tensors(stage, mesh["tp"])
+        with still_frozen(stage):
+            split_tensors(stage, mesh["tp"])
     if plan.activation_checkpointing != "none":
         recompute(stage, selective=plan.activation_checkpointing == "selective")
     if compile_backend is not None:
@@ -76,8 +77,11 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
     compute = torch.bfloat16 if plan.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     # A pipeline runs a layer many times a step, where gathering it each time would dominate.
+    frozen = {value for value in stage.parameters() if not value.requires_grad}
     apply = partial(
         fully_shard,
+        # Frozen weights that no ranks share stay as they are: they need neither copy nor gather.
+        ignored_params=frozen if plan.dp_shard == 1 else None,
         mesh=sharding_mesh(mesh),
         mp_policy=policy,
         reshard_after_forward=plan.pp == 1 and plan.dp_shard > 1,
@@ -89,8 +93,3 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(enable=True)
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Tell whether the module's parameters are managed by :func:`shard`."""
-    return isinstance(module, FSDPModule)

@@ -55,6 +55,17 @@ class Settings:
         """Where the finished model goes."""
         return Path(self.spec.output.path) / "model"
 
+    @property
+    def adapter_directory(self) -> Path:
+        """Where trained adapters go, whether or not they are merged as well."""
+        return Path(self.spec.output.path) / "adapter"
+
+    @property
+    def result_directory(self) -> Path:
+        """What a user loads in the end."""
+        alone = self.spec.training.adapters is not None and not self.spec.output.merge_adapter
+        return self.adapter_directory if alone else self.model_directory
+
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the plan and run files that the environment names.
@@ -76,6 +87,11 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         raise PlanInvalid(
             f"the plan's global_batch_size {plan.global_batch_size} is not the request's "
             f"training.batchSize {spec.training.batch_size}"
+        )
+    if spec.training.method != plan.method:
+        raise PlanInvalid(
+            f"the plan is for method {plan.method}, but the request's training.method is "
+            f"{spec.training.method}"
         )
     return Settings(
         plan=plan,

@@ -14,6 +14,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PretrainedConfig
 
 from qwenft_plan.plan import Plan
+from qwenft_plan.spec import Lora
+from qwenft_trainer.adapters import adapt
 from qwenft_trainer.batch import Batch, round_up
 from qwenft_trainer.execution import Execution, build_execution, stage_count, stage_indices
 from qwenft_trainer.gradients import gradient_norm
@@ -43,6 +45,10 @@ class Stages:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over this rank's parameters under Hugging Face's names."""
         return iter(parameters_of(self.parts).items())
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over those of them that the optimizer changes: all, or the adapters' alone."""
+        return ((name, value) for name, value in self.named_parameters() if value.requires_grad)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Iterate over this rank's parameters."""
@@ -133,18 +139,22 @@ def build_stages(
     *,
     compile_backend: str | None = None,
     chunked_loss: bool = True,
+    lora: Lora | None = None,
 ) -> Stages:
     """Build this rank's stages on the meta device, make them parallel, then read their weights.
 
     ``compile_backend`` names the compiler for the layers ("inductor"), None leaves them as they
-    are. Collective. Raises :class:`PlanInvalid` if the model cannot be cut as planned,
-    :class:`ModelInvalid` if the weights do not fit the config.
+    are; ``lora`` freezes them and trains adapters instead. Collective.
+    Raises :class:`PlanInvalid` if the model cannot be cut as planned, :class:`ModelInvalid` if the
+    weights do not fit the config.
     """
     config = checked_config(config)
     check_plan(plan, config)
     device = pick_device()
     parts = tuple(_stages_of_rank(plan, mesh, config, chunked=chunked_loss))
     for part in parts:
+        if lora is not None:
+            adapt(part, lora, plan)
         parallelize(part, plan, mesh, compile_backend=compile_backend)
         part.to_empty(device=device)
         part.reset_rotary(device, config)

@@ -5,6 +5,7 @@ attention and MLP some of the *heads* and hidden units. The styles below say whe
 other; all parameters end up on the tensor-parallel mesh, so norms and clipping see one kind.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -73,6 +74,16 @@ class ReplicatedHeads(ParallelStyle):
         return distribute_module(module, device_mesh, output_fn=kept)
 
 
+class Whole(ParallelStyle):
+    """A matrix that every rank holds in full and applies to inputs that are whole, too."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        return distribute_module(module, device_mesh)
+
+
+WHOLE = Whole()
+POSITIONS = SequenceParallel(use_local_output=True)
+"""A matrix that every rank holds in full and applies to its positions."""
 EMBEDDING = EmbeddingByVocabulary()
 HEAD = HeadByVocabulary()
 
@@ -99,7 +110,30 @@ def layer_styles(layer: nn.Module, mesh: DeviceMesh) -> dict[str, ParallelStyle]
     }
     if hasattr(attention, "q_norm"):
         styles |= {"self_attn.q_norm": HEAD_NORM, "self_attn.k_norm": HEAD_NORM}
-    return styles
+    return _with_adapters(layer, styles)
+
+
+def _with_adapters(
+    layer: nn.Module, styles: Mapping[str, ParallelStyle]
+) -> dict[str, ParallelStyle]:
+    """Return the styles of adapted matrices' three parts in place of those of plain ones.
+
+    Where the base is split by output, so is B; where by input, so is A, whose sum over the ranks
+    is scattered over the positions as the base's is. What is left of the two is whole everywhere.
+    """
+    found: dict[str, ParallelStyle] = {}
+    for name, style in styles.items():
+        if not hasattr(layer.get_submodule(name), "base_layer"):
+            found[name] = style
+            continue
+        first, second = f"{name}.lora_A.default", f"{name}.lora_B.default"
+        by_input = isinstance(style, RowwiseParallel)
+        found |= {
+            f"{name}.base_layer": style,
+            first: style if by_input else WHOLE,
+            second: POSITIONS if by_input else style,
+        }
+    return found
 
 
 def attach_local_heads(attention: nn.Module, mesh: DeviceMesh) -> None:

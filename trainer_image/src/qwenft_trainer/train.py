@@ -24,11 +24,11 @@ from qwenft_trainer import converted, trackers
 from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.checkpoint_files import write_json
-from qwenft_trainer.export import export_model
+from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import Feed, build_feed
 from qwenft_trainer.generate import speak
-from qwenft_trainer.mesh import build_mesh, pick_device
+from qwenft_trainer.mesh import build_mesh, data_index, pick_device
 from qwenft_trainer.meter import Meter
 from qwenft_trainer.model import check_config, read_config
 from qwenft_trainer.optim import build_optimizer, due, learning_rate, set_learning_rate, total_steps
@@ -108,7 +108,8 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     source = source_of(directory, seed=spec.training.seed)
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
-    stages = build_stages(plan, mesh, config, source, compile_backend=os.environ.get(COMPILE))
+    backend, lora = os.environ.get(COMPILE), spec.training.adapters
+    stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
     store = CheckpointStore(
         directory=settings.checkpoints,
         identity=settings.identity,
@@ -181,6 +182,9 @@ def train_step(run: Run) -> float:
         raise DatasetInvalid(f"step {run.step + 1} trains no token: samples {samples[:8]}")
     rate = learning_rate(training, run.step, run.total)
     set_learning_rate(run.optimizer, rate)
+    if training.adapters is not None:
+        # What dropout draws: another mask on each data rank, the same one after a restart.
+        torch.manual_seed(hash((training.seed, run.step, data_index(run.stages.mesh))))
     with run.meter.waiting():
         batch = run.training.batch(samples)
     loss = run.stages.train_step(batch, trained_tokens=trained)
@@ -261,9 +265,11 @@ def finish(run: Run, loss: float) -> None:
     save(run, wait=True)
     dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     run.watchdog.beat("exporting the model", patience=FILES)
-    export = partial(export_model, run.stages, source=run.model_source, dtype=dtype)
-    export(settings.model_directory)
-    text = speak(run.stages, (run.validation or run.training).dataset, settings.model_directory)
+    export = partial(
+        export_result, run.stages, settings=settings, source=run.model_source, dtype=dtype
+    )
+    export(settings.result_directory)
+    text = speak(run.stages, (run.validation or run.training).dataset, settings.result_directory)
     if text is not None:
         say(f"sample: {text['prompt']!r} -> {text['continuation']!r}")
     result: dict[str, Any] = {
@@ -275,11 +281,11 @@ def finish(run: Run, loss: float) -> None:
         "tokensPerSecond": run.meter.tokens_per_second,
         "memoryGiB": run.meter.memory_gib,
         "seconds": elapsed(run),
-        "outputPath": str(settings.model_directory),
+        "outputPath": str(settings.result_directory),
         "sample": text,
     }
     if spec.checkpoint.keep_best:
-        last = Best(step=run.step, validation_loss=after, path=settings.model_directory)
+        last = Best(step=run.step, validation_loss=after, path=settings.result_directory)
         best = export_best(run.store, run.stages, run.optimizer, last, settings, export)
         result |= best.to_mapping()
     if dist.get_rank() == 0:

@@ -16,15 +16,17 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import PretrainedConfig
 
+from qwenft_trainer.adapters import draw_adapter, hub_name, is_adapter
 from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.model import Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A directory with Hugging Face's safetensors files."""
+    """A directory with Hugging Face's safetensors files; adapters are drawn from ``seed``."""
 
     path: Path
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,20 +44,23 @@ def fill(parts: Sequence[Stage], source: Source, config: PretrainedConfig) -> No
 
     Raises :class:`ModelInvalid` if the checkpoint lacks a parameter or has one of another shape.
     """
+    deviation = float(config.initializer_range)
     if isinstance(source, Checkpoint):
         _read(parts, source.path)
-    else:
-        for part in parts:
-            _draw(part, source.seed, float(config.initializer_range))
+    for part in parts:
+        drawn = isinstance(source, Fresh)
+        _draw(part, source.seed, deviation, only_adapters=not drawn)
 
 
 def parameters_of(parts: Sequence[Stage]) -> dict[str, nn.Parameter]:
     """Return the parameters by their Hugging Face names; a tied head is the embedding."""
-    return {name: value for part in parts for name, value in part.named_parameters()}
+    return {hub_name(name): value for part in parts for name, value in part.named_parameters()}
 
 
 def _read(parts: Sequence[Stage], directory: Path) -> None:
-    wanted: dict[str, Tensor] = {k: v.detach() for k, v in parameters_of(parts).items()}
+    wanted: dict[str, Tensor] = {
+        name: value.detach() for name, value in parameters_of(parts).items() if not is_adapter(name)
+    }
     if not any(directory.glob("*.safetensors")):
         raise ModelInvalid(f"{directory} holds no *.safetensors files; convert the model first")
     reader = HuggingFaceStorageReader(str(directory))
@@ -82,14 +87,16 @@ def _check(wanted: Mapping[str, Tensor], found: Mapping[str, torch.Size], where:
             )
 
 
-def _draw(part: Stage, seed: int, deviation: float) -> None:
+def _draw(part: Stage, seed: int, deviation: float, *, only_adapters: bool) -> None:
     options = StateDictOptions(full_state_dict=True, strict=False)
     for name, value in part.named_parameters():
-        full = _random(name, value.shape, seed=seed, deviation=deviation)
+        if only_adapters and not is_adapter(name):
+            continue
+        full = random_value(hub_name(name), value.shape, seed=seed, deviation=deviation)
         set_model_state_dict(part, {name: full}, options=options)
 
 
-def _random(name: str, shape: torch.Size, *, seed: int, deviation: float) -> Tensor:
+def random_value(name: str, shape: torch.Size, *, seed: int, deviation: float) -> Tensor:
     """Draw as transformers' ``_init_weights`` does: normal matrices, zero biases, unit norms."""
     if name.endswith(".bias"):
         return torch.zeros(shape)
@@ -97,4 +104,6 @@ def _random(name: str, shape: torch.Size, *, seed: int, deviation: float) -> Ten
         return torch.ones(shape)
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    if is_adapter(name):
+        return draw_adapter(name, shape, generator)
     return torch.empty(shape).normal_(0.0, deviation, generator=generator)
