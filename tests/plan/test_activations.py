@@ -17,6 +17,7 @@ from qwenft_plan.activations import (
 )
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import Runtime
+from qwenft_plan.workload import Method
 
 # Whole model, MB per token: measured with saved-tensor hooks (HF modules) or by fused kernels.
 PER_TOKEN = [
@@ -50,6 +51,32 @@ def test_a_whole_model_keeps_the_measured_bytes_a_token(
 )
 def test_a_block_keeps_its_norms_attention_and_gate(runtime: Runtime, expected: float) -> None:
     assert whole_block(work(runtime=runtime), layout()) == expected
+
+
+def adapted(*names: str) -> Method:
+    return Method(kind="lora", rank=8, adapted=names)
+
+
+@pytest.mark.parametrize(
+    ("names", "spared"),
+    [
+        (("q_proj", "gate_proj", "down_proj"), 4 * 100),
+        (("q_proj", "up_proj"), 4 * 100 + 2 * 200),
+        (("q_proj", "v_proj"), 6 * 100 + 2 * 200),
+    ],
+    ids=["all inputs but the norms'", "not that of down", "attention's alone"],
+)
+def test_frozen_weights_keep_no_input_of_their_own(names: tuple[str, ...], spared: int) -> None:
+    kept = whole_block(work(method=adapted(*names)), layout())
+    assert kept == UNFUSED_BLOCK - spared
+
+
+def test_selective_checkpointing_keeps_what_adapters_put_out() -> None:
+    own = replace(UNFUSED, selective="products")
+    plan = layout(checkpointing="selective")
+    few = saved_bytes(work(runtime=own, method=adapted("q_proj")), plan)
+    more = saved_bytes(work(runtime=own, method=adapted("q_proj", "o_proj")), plan)
+    assert more - few == 2 * (100 + 8)
 
 
 def test_a_block_without_a_gate_keeps_what_a_plain_one_keeps() -> None:

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
+_HIDDEN_MODULES = 16.0  # bytes per hidden unit that two norms of unfused modules keep
 _CHUNK = 16.0  # bytes per element of the loss's input: logits, probabilities, gradients
 _CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once in bf16
 _WHOLE_LOGIT = 14.0  # bytes per logit: bf16, fp32 copy, log-probability, gradient
@@ -59,6 +60,9 @@ def whole_block(work: Workload, layout: Layout) -> float:
     norms = runtime.saved_hidden * model.hidden
     if work.precision == "fp32":
         norms *= _PLAIN_NORM  # no copy in another width
+    if work.method.kind != "full":
+        spared, spared_inner = _spared(work)
+        norms, inner = norms - spared, inner - spared_inner
     gathered = 4.0 * model.hidden * (1 - 1 / layout.tp) if runtime.keeps_gathered else 0.0
     if work.compiled:
         norms, inner = 0.5 * norms, inner - 0.25 * gate * model.ffn
@@ -111,10 +115,41 @@ def _selective(work: Workload, layout: Layout) -> float:
     if kind == "attention":
         scores = 0.0 if work.flash else 6.0 * model.heads * work.sequence_length / layout.cp
         return whole_block(work, layout) - _scale(work) * scores / layout.tp
-    products = 2.0 * (query + 2 * keys + 2 * hidden + ffn)
+    products = 2.0 * (query + 2 * keys + 2 * hidden + ffn + _adapter_outputs(work))
     kept = products if kind == "products" else products / 2
     inner = kept + 2 * query + 4 * model.heads
     return _scale(work) * (inner / layout.tp + 2.0 * hidden / _norm_split(work, layout))
+
+
+def _spared(work: Workload) -> tuple[float, float]:
+    """Return what frozen weights need not keep, of `hidden` and of the feed-forward's width.
+
+    Only a trained weight's gradient needs its input: a norm's normalised row (2h), the input of
+    gate and up (2h) and that of down (2f); those of an adapted matrix are its adapter's inputs.
+    """
+    hidden_share = work.runtime.saved_hidden / _HIDDEN_MODULES
+    adapted = set(work.method.adapted)
+    rows = 4.0 + (0.0 if adapted & {"gate_proj", "up_proj"} else 2.0)
+    gate = work.runtime.saved_ffn if work.model.gated else work.runtime.saved_plain
+    inner = 0.0 if "down_proj" in adapted else gate * work.model.ffn / 4
+    return rows * work.model.hidden * hidden_share, inner
+
+
+def _adapter_outputs(work: Workload) -> float:
+    """Return the numbers per token that a block's adapters put out: products like the others."""
+    model, method = work.model, work.method
+    if method.kind == "full":
+        return 0.0
+    outputs = {
+        "q_proj": model.attention_width,
+        "k_proj": model.kv_width,
+        "v_proj": model.kv_width,
+        "o_proj": model.hidden,
+        "gate_proj": model.ffn if model.gated else 0,
+        "up_proj": model.ffn,
+        "down_proj": model.hidden,
+    }
+    return float(sum(outputs[name] + method.rank for name in method.adapted))
 
 
 def _scale(work: Workload) -> float:

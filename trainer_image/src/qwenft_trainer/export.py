@@ -72,12 +72,14 @@ def export_model(
 
 
 def export_result(
-    stages: Stages, directory: Path, *, settings: Settings, source: Path | None, dtype: torch.dtype
+    stages: Stages, directory: Path, *, settings: Settings, source: Path | None
 ) -> None:
     """Write to ``directory`` what was asked for: the model, merged or whole, or adapters alone.
 
-    Where adapters are merged, they are written beside the model, too. Collective.
+    Weights have the plan's precision. Where adapters are merged, they are written beside the model,
+    too. Collective.
     """
+    dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     lora, model = settings.spec.training.adapters, settings.spec.model
     whole = lora is None or settings.spec.output.merge_adapter
     if whole:

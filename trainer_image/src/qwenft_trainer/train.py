@@ -4,8 +4,7 @@
 
 It reads the plan and the request, builds this rank's part of the model, resumes from the newest
 checkpoint that is whole, and then repeats: rows, forward and backward, clip, step. All ranks
-decide alike at each step (a number that is not finite, a request to stop), because what they decide
-on was reduced over all of them.
+decide alike at each step (stop, go on, save), because what they decide on was reduced over all.
 """
 
 import math
@@ -43,8 +42,7 @@ from qwenft_trainer.weights import Fresh
 
 COMPILE = "QWENFT_COMPILE"
 """Names the compiler of the layers, such as inductor; unset: layers run as they are."""
-TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for its peers before it gives the attempt up."""
+TIMEOUT = timedelta(minutes=10)  # that a rank waits for its peers before it gives the attempt up
 
 
 @dataclass(kw_only=True, slots=True)
@@ -263,11 +261,8 @@ def finish(run: Run, loss: float) -> None:
     save(run)
     after = evaluate(run)
     save(run, wait=True)
-    dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     run.watchdog.beat("exporting the model", patience=FILES)
-    export = partial(
-        export_result, run.stages, settings=settings, source=run.model_source, dtype=dtype
-    )
+    export = partial(export_result, run.stages, settings=settings, source=run.model_source)
     export(settings.result_directory)
     text = speak(run.stages, (run.validation or run.training).dataset, settings.result_directory)
     if text is not None:
