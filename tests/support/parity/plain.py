@@ -4,6 +4,7 @@ It stands in for a rank's stages, of which a checkpoint asks the names of parame
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,12 +16,20 @@ from torch.distributed.fsdp import fully_shard
 from qwenft_trainer.gradients import local
 
 
+class Layer(nn.Linear):
+    """A layer that is asked, as stages are, which of its parameters are trained: all."""
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over names and parameters."""
+        return self.named_parameters()
+
+
 class Plain:
     """A layer, and one step of training so that the optimizer has its moments."""
 
     def __init__(self, width: int = 64) -> None:
         torch.manual_seed(0)
-        self.layer = nn.Linear(width, width)
+        self.layer = Layer(width, width)
         if dist.get_world_size() > 1:
             mesh = init_device_mesh("cpu", (dist.get_world_size(),))
             fully_shard(self.layer, mesh=mesh)
