@@ -11,6 +11,7 @@ from demo import install, platforms
 from demo.platforms import Embedded
 from endtoend.bench import Bench, in_phase
 from endtoend.runs import Body, tiny
+from qwenft_cli.watch import history, look
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -69,6 +70,9 @@ def finish(bench: Bench, name: str, expected: float) -> Body:
     status = bench.result(name, _SECONDS)
     assert status["result"]["steps"] == STEPS
     assert status["result"]["finalLoss"] == pytest.approx(expected, abs=1e-5)
+    # The same loss would come of training from the start again.
+    steps = [one.step for one in history(bench.access, look(bench.access, name))]
+    assert min(steps) >= 2 or status["attempt"] == 1
     return status
 
 

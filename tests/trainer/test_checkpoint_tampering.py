@@ -1,7 +1,9 @@
 """Checkpoints and models that somebody has prepared: detected, and nothing of them is run."""
 
 import json
+import pathlib
 import pickle
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -136,6 +138,20 @@ def test_only_listed_names_are_found(checkpoint: Path, module: str) -> None:
         (checkpoint / CONTENTS).write_bytes(call)
         with pytest.raises(pickle.UnpicklingError):
             read_contents(checkpoint)
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_a_path_is_read_as_every_python_writes_it(
+    checkpoint: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read_contents(checkpoint)
+    with monkeypatch.context() as other:
+        other.setitem(sys.modules, module, pathlib)
+        other.setattr(pathlib.PosixPath, "__module__", module)
+        content = pickle.dumps(found)
+    assert module.encode() in content
+    (checkpoint / CONTENTS).write_bytes(content)
+    assert read_contents(checkpoint) == found
 
 
 def test_a_file_that_the_manifest_does_not_know_is_told(checkpoint: Path) -> None:

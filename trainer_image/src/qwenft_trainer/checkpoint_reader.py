@@ -9,7 +9,7 @@ a table is made, and refuses everything else. Tensors are read with ``weights_on
 import io
 import pickle
 import pickletools
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 CONTENTS = ".metadata"
 _METADATA = "torch.distributed.checkpoint.metadata"
+_PATH_OF_3_13 = ("pathlib._local", "PosixPath")
+"""As Python 3.13 names the class that other versions find in ``pathlib``."""
 _KNOWN = frozenset(
     {
         ("pathlib", "PosixPath"),
@@ -43,6 +45,8 @@ _KNOWN = frozenset(
 
 class _Unpickler(pickle.Unpickler):  # it is what keeps the pickle from calling anything
     def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) == _PATH_OF_3_13:
+            return PosixPath
         if (module, name) in _KNOWN:
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
