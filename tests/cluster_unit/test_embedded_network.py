@@ -6,6 +6,7 @@ import json
 import pytest
 
 from embedded import cluster, dns, network
+from embedded.stages import StageError
 
 
 def test_the_networks_do_not_overlap() -> None:
@@ -34,6 +35,42 @@ def test_link_names_fit_the_kernel() -> None:
     names = {network.BRIDGE, *(network.link(i) for i in range(1, cluster.NODES + 1))}
     assert len(names) == cluster.NODES + 1
     assert max(map(len, names)) <= 15
+
+
+class Links:
+    """``ip`` on a machine whose kernel says so many times that it cannot delete a link."""
+
+    def __init__(self, present: set[str], refusals: int) -> None:
+        self.present = present
+        self.refusals = refusals
+
+    def __call__(self, command: list[str]) -> str:
+        if command == ["ip", "-json", "link"]:
+            return json.dumps([{"ifname": name} for name in sorted(self.present)])
+        assert command[:3] == ["ip", "link", "delete"]
+        if self.refusals or command[3] not in self.present:
+            raise StageError(f"{' '.join(command)} exited with 1")
+        self.present.discard(command[3])
+        return ""
+
+
+def test_a_port_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = Links({network.BRIDGE, network.link(1), network.link(2)}, refusals=0)
+    monkeypatch.setattr(network, "run", links)
+    network.unplug(2)
+    assert links.present == {network.BRIDGE, network.link(1)}
+
+
+def test_a_port_that_went_with_its_namespace_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "run", Links({network.BRIDGE, network.link(1)}, refusals=0))
+    network.unplug(2)
+
+
+@pytest.mark.parametrize("name", [network.BRIDGE, network.link(1)])
+def test_a_link_that_stays_is_a_failure(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(network, "run", Links({network.BRIDGE, network.link(1)}, refusals=1))
+    with pytest.raises(StageError, match=f"ip link delete {name}"):
+        network.delete_bridge() if name == network.BRIDGE else network.unplug(1)
 
 
 @pytest.mark.parametrize(

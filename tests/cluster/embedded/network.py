@@ -95,10 +95,22 @@ def bridge_exists() -> bool:
     return _exists(BRIDGE)
 
 
+def _delete(link_name: str) -> None:
+    """Remove a link if it is there; ``StageError`` where it stays.
+
+    The kernel takes a port away some moments after the namespace at its other end, so a link that
+    is seen may be gone by the time it is to be deleted: only one that remains is a failure.
+    """
+    try:
+        run(["ip", "link", "delete", link_name])
+    except StageError:
+        if _exists(link_name):
+            raise
+
+
 def delete_bridge() -> None:
     """Remove the bridge, and with it the routes over it."""
-    if bridge_exists():
-        run(["ip", "link", "delete", BRIDGE])
+    _delete(BRIDGE)
 
 
 def plug(index: int, pid: int) -> None:
@@ -112,9 +124,8 @@ def plug(index: int, pid: int) -> None:
 
 
 def unplug(index: int) -> None:
-    """Remove a node's port."""
-    if _exists(link(index)):
-        run(["ip", "link", "delete", link(index)])
+    """Remove a node's port, also one that is going of itself."""
+    _delete(link(index))
 
 
 def set_link(index: int, *, up: bool) -> None:
