@@ -118,6 +118,43 @@ def test_only_changes_of_a_node_wake_the_runs_that_wait() -> None:
     assert asyncio.run(main_()) == [True, False, True, True, False]
 
 
+def a_job(*conditions: str, **labels: str) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "other-1",
+            "namespace": "team",
+            "labels": names.run_labels("other", "uid-2") | labels,
+        },
+        "status": {"conditions": [{"type": kind, "status": "True"} for kind in conditions]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "gone", "wakes"),
+    [
+        (a_job(), False, False),
+        (a_job("Suspended"), False, False),
+        (a_job("SuccessCriteriaMet"), False, True),
+        (a_job("FailureTarget"), False, True),
+        (a_job("FailureTarget", "Failed"), False, True),
+        (a_job(), True, True),
+        (a_job(**{names.LABEL_QUEUE: "team-queue"}), False, True),
+    ],
+)
+def test_a_job_wakes_its_run_and_those_that_wait_if_it_may_have_freed_something(
+    body: dict[str, Any], *, gone: bool, wakes: bool
+) -> None:
+    async def main_() -> tuple[set[Key], int]:
+        app = app_on(World())
+        app._reconciler._waiting = {Key("team", "tiny")}
+        forgotten = app._reconciler._outlook._forgotten
+        app.job_changed(body, gone=gone)
+        return set(app._queue._waiting), app._reconciler._outlook._forgotten - forgotten
+
+    others = {Key("team", "tiny")} if wakes else set()
+    assert asyncio.run(main_()) == ({Key("team", "other")} | others, int(wakes))
+
+
 @pytest.mark.parametrize(
     ("status", "policy", "generation", "needed"),
     [
@@ -241,8 +278,8 @@ class Recorder:
     def wake(self, namespace: str | None, name: str | None) -> None:
         self.calls.append(("wake", namespace, name))
 
-    def wake_waiting(self) -> None:
-        self.calls.append(("waiting",))
+    def job_changed(self, body: Any, *, gone: bool) -> None:
+        self.calls.append(("job", body["metadata"]["name"], gone))
 
     def node_changed(self, body: Any, *, gone: bool) -> None:
         self.calls.append(("node", body["metadata"]["name"], gone))
@@ -265,7 +302,8 @@ def test_events_wake_and_do_nothing_else() -> None:
 
     async def main_() -> None:
         await main.on_run(memo=memo, namespace="team", name="tiny")
-        await main.on_job(memo=memo, namespace="team", labels=labels)
+        job = cast("kopf.Body", {"metadata": {"name": "tiny-1"}})
+        await main.on_job(memo=memo, body=job, type="MODIFIED")
         await main.on_pod(memo=memo, namespace="team", labels=labels)
         body = cast("kopf.Body", node_body("n"))
         await main.on_node(memo=memo, body=body, type="DELETED")
@@ -273,7 +311,7 @@ def test_events_wake_and_do_nothing_else() -> None:
 
     asyncio.run(main_())
     run = ("wake", "team", "tiny")
-    assert app.calls == [run, run, ("waiting",), run, ("node", "n", True), ("stop",)]
+    assert app.calls == [run, ("job", "tiny-1", False), run, ("node", "n", True), ("stop",)]
 
 
 def test_a_process_that_never_started_can_be_cleaned_up() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from qwenft_operator import names
+from qwenft_operator.outlook import read_view
 from qwenft_operator.run import Run
 from qwenft_operator.surroundings import (
     creation_trouble,
     list_children,
     lost_nodes,
     obstacles,
-    read_capacity,
 )
 from simulated import World, node_body, run_body
 
@@ -32,7 +32,7 @@ def ask(call: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def free(world: World, name: str) -> dict[str, int]:
-    found = ask(lambda: read_capacity(world, run_in(world, name), ""))
+    found = ask(lambda: read_view(world, "")).capacity_for(run_in(world, name))
     return {offer.shape.name: offer.shape.devices for offer in found.offers}
 
 

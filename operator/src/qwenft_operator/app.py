@@ -23,6 +23,7 @@ from qwenft_operator.queue import WorkQueue
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
+from qwenft_operator.view import has_ended
 
 __all__ = ["App", "Options"]
 
@@ -162,9 +163,21 @@ class App:
             self._queue.add(Key(namespace, name))
 
     def wake_waiting(self) -> None:
-        """Look at all runs that wait for capacity."""
+        """Look at all runs that wait for capacity, by what there is now."""
+        self._reconciler.freed()
         for key in self._reconciler.waiting:
             self._queue.add(key)
+
+    def job_changed(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        """Wake the Job's run, and those that wait if the Job may have freed something.
+
+        A Job that was just made has not, nor has one whose pods come up. What a queue does to its
+        Jobs is told by no other sign.
+        """
+        labels = body["metadata"].get("labels") or {}
+        self.wake(body["metadata"].get("namespace"), labels.get(names.LABEL_RUN))
+        if gone or has_ended(body) or names.LABEL_QUEUE in labels:
+            self.wake_waiting()
 
     def node_changed(self, body: Mapping[str, Any], *, gone: bool) -> None:
         """Wake the waiting runs when a node's offer changes; most node events are heartbeats."""

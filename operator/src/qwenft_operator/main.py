@@ -71,12 +71,9 @@ async def on_run(memo: kopf.Memo, namespace: str | None, name: str | None, **_: 
 
 
 @kopf.on.event("batch", "v1", "jobs", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})
-async def on_job(
-    memo: kopf.Memo, namespace: str | None, labels: Mapping[str, str], **_: Any
-) -> None:
+async def on_job(memo: kopf.Memo, body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
     """Wake the Job's run, and those that wait for what it may have freed."""
-    memo.app.wake(namespace, labels.get(names.LABEL_RUN))
-    memo.app.wake_waiting()
+    memo.app.job_changed(body, gone=type == "DELETED")
 
 
 @kopf.on.event("", "v1", "pods", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})

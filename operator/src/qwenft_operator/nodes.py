@@ -20,7 +20,15 @@ from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.planner import Planned
 from qwenft_plan.spec import FinetuneSpec, Resources, Toleration
 
-__all__ = ["Capacity", "Offer", "capacity", "is_ready", "requests_of"]
+__all__ = [
+    "Capacity",
+    "Claim",
+    "Offer",
+    "capacity",
+    "capacity_besides",
+    "is_ready",
+    "requests_of",
+]
 
 Body = Mapping[str, Any]
 Requests = Mapping[str, float]
@@ -101,6 +109,20 @@ class Capacity:
         return replace(general, resource=resource, selector=selector, avoid=avoid)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What one pod takes."""
+
+    requests: Requests
+    node: str = ""
+    """Where it takes it; empty: wherever there is room."""
+
+    @classmethod
+    def of(cls, pod: Body) -> Claim:
+        """Read a Pod."""
+        return cls(requests=requests_of(pod["spec"]), node=pod["spec"].get("nodeName") or "")
+
+
 def _limited(offer: Offer, budget: float) -> Offer:
     memory = max(1, min(offer.shape.device.memory, int(budget * _GIB)))
     return replace(offer, shape=replace(offer.shape, device_memory_bytes=memory))
@@ -119,13 +141,20 @@ def capacity(
     other runs are about to create; ``networks`` the rates between nodes that the settings give,
     bytes/s by instance type or device name.
     """
+    claims = [Claim.of(pod) for pod in pods] + [Claim(requests=wanted) for wanted in promised]
+    return capacity_besides(resources, nodes, claims, networks)
+
+
+def capacity_besides(
+    resources: Resources,
+    nodes: Iterable[Body],
+    claims: Iterable[Claim],
+    networks: Mapping[str, float] | None = None,
+) -> Capacity:
+    """Return what is free besides ``claims``; for the rest see :func:`capacity`."""
     survey = _Survey(resources, networks or {})
     usable = [node for node in nodes if survey.is_usable(node)]
-    pods = tuple(pods)
-    free = _free(usable, pods)
-    unbound = [requests_of(pod["spec"]) for pod in pods if not pod["spec"].get("nodeName")]
-    for wanted in (*unbound, *promised):
-        _reserve(free, wanted)
+    free = _free(usable, claims)
     offers = [survey.offer(node, free[node["metadata"]["name"]]) for node in usable]
     return Capacity(
         offers=tuple(offer for offer in offers if offer is not None),
@@ -204,7 +233,8 @@ def _at_least(first: Requests, second: Requests) -> dict[str, float]:
     return {key: max(first.get(key, 0.0), second.get(key, 0.0)) for key in {*first, *second}}
 
 
-def _free(nodes: Iterable[Body], pods: Iterable[Body]) -> dict[str, dict[str, float]]:
+def _free(nodes: Iterable[Body], claims: Iterable[Claim]) -> dict[str, dict[str, float]]:
+    """Return what is left of each node: first goes what is bound to it, then what is not yet."""
     free = {
         node["metadata"]["name"]: {
             key: amount(value)
@@ -212,10 +242,14 @@ def _free(nodes: Iterable[Body], pods: Iterable[Body]) -> dict[str, dict[str, fl
         }
         for node in nodes
     }
-    for pod in pods:
-        rest = free.get(pod["spec"].get("nodeName") or "")
-        if rest is not None:
-            _take(rest, requests_of(pod["spec"]))
+    homeless: list[Requests] = []
+    for claim in claims:
+        if not claim.node:
+            homeless.append(claim.requests)
+        elif claim.node in free:
+            _take(free[claim.node], claim.requests)
+    for wanted in homeless:
+        _reserve(free, wanted)
     return free
 
 

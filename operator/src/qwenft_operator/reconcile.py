@@ -21,6 +21,7 @@ from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.experience import finding_of
 from qwenft_operator.notebook import Notebook
 from qwenft_operator.observe import observe
+from qwenft_operator.outlook import SHARED_SECONDS, Outlook
 from qwenft_operator.port import Cluster, Conflict, Refused
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Owner, Run, Settings
@@ -31,7 +32,6 @@ from qwenft_operator.surroundings import (
     list_children,
     lost_nodes,
     obstacles,
-    read_capacity,
 )
 
 __all__ = ["Key", "Reconciler", "Witness"]
@@ -79,13 +79,15 @@ class Reconciler:
         scope: str = "",
         clock: Callable[[], float] = time.time,
         witness: Witness | None = None,
+        shared_for: float = SHARED_SECONDS,
     ) -> None:
+        """``shared_for``: seconds for which plans share one read of the cluster."""
         self._cluster = cluster
         self._witness = witness
         self._settings = settings or Settings()
         self._reports = reports or Reports()
         self._notebook = notebook or Notebook(cluster, namespace="", name="")
-        self._scope = scope
+        self._outlook = Outlook(cluster, scope, lasts=shared_for)
         self._clock = clock
         self._planning = asyncio.Lock()
         self._waiting: set[Key] = set()
@@ -94,6 +96,10 @@ class Reconciler:
     def waiting(self) -> frozenset[Key]:
         """Runs that wait for capacity: to be woken when nodes or pods change."""
         return frozenset(self._waiting)
+
+    def freed(self) -> None:
+        """Plan on a new read from now on: capacity was freed, came or went."""
+        self._outlook.forget()
 
     async def __call__(self, key: Key) -> float | None:
         """Look at the run; return the seconds to the next look, None if an event will tell."""
@@ -162,12 +168,11 @@ class Reconciler:
         """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
         async with self._planning:
             advice = await self._notebook.advice()
+            view = await self._outlook.view()
             situation = replace(
                 situation,
                 advice=advice,
-                capacity=await read_capacity(
-                    self._cluster, situation.run, self._scope, advice.networks
-                ),
+                capacity=view.capacity_for(situation.run, advice.networks),
                 obstacles=await obstacles(self._cluster, situation.run, situation.attempt + 1),
                 now=self._clock(),
             )
@@ -177,7 +182,13 @@ class Reconciler:
                 self._waiting.discard(key)
             else:
                 self._waiting.add(key)
-            return await self._execute(body, situation, decision)
+            try:
+                delay = await self._execute(body, situation, decision)
+            except BaseException:
+                self._outlook.forget()  # some of the objects may have been made
+                raise
+            self._outlook.enter(view, situation.run, decision)
+            return delay
 
     async def _execute(
         self, body: Mapping[str, Any], situation: Situation, decision: Decision
@@ -226,6 +237,7 @@ class Reconciler:
         self, body: Mapping[str, Any], situation: Situation, refusal: Refused
     ) -> float:
         """Say what the apiserver refused and why: a quota, an admission policy, a missing right."""
+        self._outlook.forget()
         phase = situation.history.phase
         report = Report(
             phase=names.RESTARTING if phase == names.RESTARTING else names.PENDING,

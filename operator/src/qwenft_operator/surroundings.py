@@ -1,29 +1,26 @@
-"""Reading what surrounds a run: its children, lost nodes, free capacity, obstacles."""
+"""Reading what surrounds a run: its children, lost nodes, obstacles."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
-from qwenft_operator.nodes import Capacity, capacity, is_ready, requests_of
+from qwenft_operator.nodes import is_ready
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
 from qwenft_operator.run import Owner, Run
+from qwenft_operator.view import attempt_key, has_ended
 from qwenft_plan.spec import FinetuneSpec
 
-__all__ = ["creation_trouble", "list_children", "lost_nodes", "obstacles", "read_capacity"]
+__all__ = ["creation_trouble", "list_children", "lost_nodes", "obstacles"]
 
 Body = Mapping[str, Any]
 
-_FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
 _CREATION_SECONDS = 3.0
-_ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
-_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 async def list_children(cluster: Cluster, namespace: str, name: str) -> Children:
@@ -57,11 +54,11 @@ async def creation_trouble(cluster: Cluster, namespace: str, children: Children,
 
     It tells so in Events only. They are asked for when pods are missing for longer than they take.
     """
-    present = Counter(_attempt_key(pod) for pod in children.pods)
+    present = Counter(attempt_key(pod) for pod in children.pods)
     for job in children.jobs:
         age = now - (parse_time(job["metadata"].get("creationTimestamp")) or now)
-        missing = job["spec"].get("completions", 0) > present[_attempt_key(job)]
-        over = _has_ended(job, *_FAILURES, *_ENDS) or job["spec"].get("suspend")
+        missing = job["spec"].get("completions", 0) > present[attempt_key(job)]
+        over = has_ended(job) or job["spec"].get("suspend")
         if missing and not over and age > _CREATION_SECONDS:
             fields = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
             events = await cluster.list("Event", namespace, fields=fields)
@@ -76,83 +73,6 @@ def _is_suspicious(pod: Body) -> bool:
     conditions = status.get("conditions") or ()
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
     return not ready or "deletionTimestamp" in pod["metadata"]
-
-
-async def read_capacity(
-    cluster: Cluster, run: Run, scope: str, networks: Mapping[str, float] | None = None
-) -> Capacity:
-    """Return what the cluster has free for the run; ``scope`` is the watched namespace or empty.
-
-    ``networks``: rates between nodes that the settings give.
-    """
-    assert run.spec is not None  # noqa: S101 - only a run with a spec is planned
-    nodes, pods, jobs, runs = await asyncio.gather(
-        cluster.list("Node"),
-        cluster.list("Pod", fields=_NOT_ENDED),
-        cluster.list("Job", scope, labels=f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"),
-        cluster.list(names.KIND, scope),
-    )
-    others = [body for body in runs if body["metadata"]["uid"] != run.owner.uid]
-    if run.owner.queue:
-        # Kueue decides when, by its quotas: the plan is for the nodes that there are.
-        pods, jobs = (), ()
-    promised = _promised(jobs, pods) + _kept(others, jobs)
-    found = capacity(run.spec.resources, nodes, pods, promised, networks)
-    return replace(found, ahead=sum(_is_ahead(body, run) for body in others))
-
-
-def _is_ahead(body: Body, run: Run) -> bool:
-    """Whether another run waits for nodes, and has waited for longer."""
-    phase = (body.get("status") or {}).get("phase", "")
-    policy = (body.get("spec") or {}).get("runPolicy") or {}
-    elsewhere = policy.get("managedBy", "") not in ("", names.MANAGER)
-    created = parse_time(body["metadata"].get("creationTimestamp")) or 0.0
-    return (
-        phase in ("", names.PENDING)
-        and not (policy.get("suspend") or elsewhere)
-        and (created < run.created_at)
-    )
-
-
-def _promised(jobs: tuple[Body, ...], pods: tuple[Body, ...]) -> list[dict[str, float]]:
-    """Return the requests of pods that running Jobs of this operator have not created yet."""
-    present = Counter(_attempt_key(pod) for pod in pods)
-    promised: list[dict[str, float]] = []
-    for job in jobs:
-        missing = job["spec"].get("completions", 0) - present[_attempt_key(job)]
-        if (
-            missing > 0
-            and not _has_ended(job, *_FAILURES, *_ENDS)
-            and not job["spec"].get("suspend")
-        ):
-            promised.extend([requests_of(job["spec"]["template"]["spec"])] * missing)
-    return promised
-
-
-def _kept(runs: Iterable[Body], jobs: tuple[Body, ...]) -> list[dict[str, float]]:
-    """Return what restarting runs had: a run between two attempts must not lose its nodes.
-
-    A Job that has just failed counts too, whether or not its run has been looked at since.
-    """
-    by_run = {_attempt_key(job): job for job in jobs}
-    kept: list[dict[str, float]] = []
-    for body in runs:
-        status = body.get("status") or {}
-        job = by_run.get((body["metadata"]["uid"], str(status.get("attempt"))))
-        if status.get("phase") in _ALIVE and job is not None and _has_ended(job, *_FAILURES):
-            wanted = requests_of(job["spec"]["template"]["spec"])
-            kept.extend([wanted] * job["spec"].get("completions", 0))
-    return kept
-
-
-def _attempt_key(body: Body) -> tuple[str, str]:
-    labels = body["metadata"].get("labels") or {}
-    return labels.get(names.LABEL_UID, ""), labels.get(names.LABEL_ATTEMPT, "")
-
-
-def _has_ended(job: Body, *ends: str) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return any(item["type"] in ends and item["status"] == "True" for item in conditions)
 
 
 async def obstacles(cluster: Cluster, run: Run, attempt: int) -> tuple[str, ...]:

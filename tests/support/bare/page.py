@@ -46,9 +46,10 @@ nothing is written. Progress is written every three seconds at most.
 
 ## Known limits
 
-- Planning reads all pods, Jobs and runs of the cluster for each run, one run after the other. That is cheap
-  for hundreds of pods, and grows with the square of the number of runs that start at one time: for 1,000 runs
-  of 10 pods it would be most of the work.
+- Planning reads all nodes, pods, Jobs and runs of the cluster. Runs that are planned within two seconds share
+  one such read, into which each start is entered; what frees or loses capacity makes the next plan read anew.
+  50 runs that start together cost one read (`tests/shell/test_outlook.py`). They are still planned one after
+  the other, and each plan counts all pods of the read.
 - kopf keeps about 35 KB for each pod that it watches, so 10,000 pods need more than 200 MiB.
 - Above 100 active runs the resync looks at about 100 of them a minute, in turns, so that idling stays cheap.
 """

@@ -53,6 +53,8 @@ class World:
         self.writes: list[str] = []
         self.crash_at: int | None = None
         """Ordinal of the write around which the process dies; even: before it, odd: after it."""
+        self.shared_for = 0.0
+        """Seconds for which plans share a read; no events tell the process when to read anew."""
         self.refusals: dict[str, str] = {}
         """Kind → why the apiserver refuses it."""
         self.tokens: dict[str, Identity] = {}
@@ -79,6 +81,7 @@ class World:
             reports=self.reports,
             notebook=notebook,
             clock=lambda: self.now,
+            shared_for=self.shared_for,
         )
 
     def reconcile(self, name: str = "tiny", namespace: str = "team") -> float | None:

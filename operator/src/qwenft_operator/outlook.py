@@ -1,0 +1,85 @@
+"""Reading the cluster for plans, once for all the runs that are planned in one short moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from qwenft_operator import names
+from qwenft_operator.decision import Decision
+from qwenft_operator.port import Cluster
+from qwenft_operator.run import Run
+from qwenft_operator.view import View
+
+__all__ = ["SHARED_SECONDS", "Outlook", "read_view"]
+
+SHARED_SECONDS = 2.0
+"""Seconds for which a view is good, unless something was freed or lost in the meantime."""
+
+_NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+async def read_view(cluster: Cluster, scope: str) -> View:
+    """Read the cluster; ``scope`` is the watched namespace, or empty."""
+    nodes, pods, jobs, runs = await asyncio.gather(
+        cluster.list("Node"),
+        cluster.list("Pod", fields=_NOT_ENDED),
+        cluster.list("Job", scope, labels=f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"),
+        cluster.list(names.KIND, scope),
+    )
+    return View.of(nodes=nodes, pods=pods, jobs=jobs, runs=runs)
+
+
+class Outlook:
+    """The newest view, for as long as it is good.
+
+    Not for use by two at once: whoever plans holds a lock from :meth:`view` to :meth:`enter`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        scope: str = "",
+        *,
+        lasts: float = SHARED_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``lasts``: seconds for which a view is shared, 0 for a read each time."""
+        self._cluster = cluster
+        self._scope = scope
+        self._lasts = lasts
+        self._clock = clock
+        self._view: View | None = None
+        self._until = 0.0
+        self._forgotten = 0
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def view(self) -> View:
+        """Return a view that is good now, read anew if need be."""
+        if self._view is not None and self._clock() < self._until:
+            return self._view
+        self.forget()
+        forgotten = self._forgotten
+        view = await read_view(self._cluster, self._scope)
+        if self._lasts > 0 and forgotten == self._forgotten:
+            self._keep(view)
+        return view
+
+    def enter(self, view: View, run: Run, decision: Decision) -> None:
+        """Enter a decision that was made on ``view`` and carried out, if the view is still good."""
+        if self._view is view:
+            self._view = view.after(run, decision)
+
+    def forget(self) -> None:
+        """Drop the view: something has changed that it does not show."""
+        self._view = None
+        self._forgotten += 1
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _keep(self, view: View) -> None:
+        """Keep the view for its time and no longer: it is as large as the cluster."""
+        self._view, self._until = view, self._clock() + self._lasts
+        self._expiry = asyncio.get_running_loop().call_later(self._lasts, self.forget)

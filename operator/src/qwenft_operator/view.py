@@ -1,0 +1,145 @@
+"""What all runs are planned on: nodes, pods, Jobs and runs of one moment → :class:`View`. Pure.
+
+Runs that start together are planned one after the other on one view. Each start is entered into it,
+so that the next run does not count the same devices: a Job that was made a moment ago looks in the
+view as one does whose pods do not exist yet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qwenft_operator import names
+from qwenft_operator.clock import parse_time
+from qwenft_operator.decision import Decision
+from qwenft_operator.nodes import Capacity, Claim, capacity_besides, requests_of
+from qwenft_operator.run import Run
+
+__all__ = ["View", "attempt_key", "has_ended"]
+
+Body = Mapping[str, Any]
+Attempt = tuple[str, str]
+"""A run's uid and the number of its attempt, as labels tell them."""
+
+_FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
+_ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """The cluster as plans see it."""
+
+    nodes: tuple[Body, ...] = ()
+    claims: tuple[tuple[Attempt, Claim], ...] = ()
+    """What each pod that has not ended takes; the attempt is empty for pods of others."""
+    jobs: tuple[Body, ...] = ()
+    """This operator's Jobs."""
+    runs: tuple[Body, ...] = ()
+
+    @classmethod
+    def of(
+        cls, *, nodes: Iterable[Body], pods: Iterable[Body], jobs: Iterable[Body],
+        runs: Iterable[Body],
+    ) -> View:  # fmt: skip
+        """Keep of the objects what plans depend on; ``pods`` are those that have not ended."""
+        return cls(
+            nodes=tuple(_slim(node) for node in nodes),
+            claims=tuple((attempt_key(pod), Claim.of(pod)) for pod in pods),
+            jobs=tuple(jobs),
+            runs=tuple(runs),
+        )
+
+    def capacity_for(self, run: Run, networks: Mapping[str, float] | None = None) -> Capacity:
+        """Return what is free for a run; ``networks``: rates that the settings give.
+
+        Only a run of which nothing runs any more is planned: what the view still shows of it is
+        older than that.
+        """
+        assert run.spec is not None  # noqa: S101 - only a run with a spec is planned
+        uid = run.owner.uid
+        others = [body for body in self.runs if body["metadata"]["uid"] != uid]
+        claims = [claim for (owner, _), claim in self.claims if owner != uid]
+        jobs = tuple(job for job in self.jobs if attempt_key(job)[0] != uid)
+        if run.owner.queue:
+            # Kueue decides when, by its quotas: the plan is for the nodes that there are.
+            claims, jobs = [], ()
+        claims += [*self._promised(jobs), *_kept(others, jobs)]
+        found = capacity_besides(run.spec.resources, self.nodes, claims, networks)
+        return replace(found, ahead=sum(_is_ahead(body, run) for body in others))
+
+    def after(self, run: Run, decision: Decision) -> View:
+        """Return the view once the decision has been carried out."""
+        made = {attempt_key(item): item for item in decision.apply if item["kind"] == "Job"}
+        jobs = tuple(job for job in self.jobs if attempt_key(job) not in made)
+        runs = self.runs
+        if decision.status is not None:
+            told = {"status": dict(decision.status)}
+            uid = run.owner.uid
+            runs = tuple(
+                {**body, **told} if body["metadata"]["uid"] == uid else body for body in runs
+            )
+        return replace(self, jobs=(*jobs, *made.values()), runs=runs)
+
+    def _promised(self, jobs: tuple[Body, ...]) -> Iterator[Claim]:
+        """Yield the claims of pods that running Jobs of this operator have not created yet."""
+        present = Counter(attempt for attempt, _ in self.claims)
+        for job in jobs:
+            missing = job["spec"].get("completions", 0) - present[attempt_key(job)]
+            if missing > 0 and not has_ended(job) and not job["spec"].get("suspend"):
+                yield from [_claim_of(job)] * missing
+
+
+def _slim(node: Body) -> Body:
+    """Drop what no plan depends on: the list of images is most of a Node."""
+    metadata, status = node["metadata"], node.get("status") or {}
+    return {
+        "metadata": {key: metadata.get(key) for key in ("name", "labels", "annotations")},
+        "spec": node.get("spec"),
+        "status": {key: status.get(key) for key in ("allocatable", "conditions")},
+    }
+
+
+def _is_ahead(body: Body, run: Run) -> bool:
+    """Whether another run waits for nodes, and has waited for longer."""
+    phase = (body.get("status") or {}).get("phase", "")
+    policy = (body.get("spec") or {}).get("runPolicy") or {}
+    elsewhere = policy.get("managedBy", "") not in ("", names.MANAGER)
+    created = parse_time(body["metadata"].get("creationTimestamp")) or 0.0
+    return (
+        phase in ("", names.PENDING)
+        and not (policy.get("suspend") or elsewhere)
+        and (created < run.created_at)
+    )
+
+
+def _kept(runs: Iterable[Body], jobs: tuple[Body, ...]) -> Iterator[Claim]:
+    """Yield what restarting runs had: a run between two attempts must not lose its nodes.
+
+    A Job that has just failed counts too, whether or not its run has been looked at since.
+    """
+    by_attempt = {attempt_key(job): job for job in jobs}
+    for body in runs:
+        status = body.get("status") or {}
+        job = by_attempt.get((body["metadata"]["uid"], str(status.get("attempt"))))
+        if status.get("phase") in _ALIVE and job is not None and has_ended(job, _FAILURES):
+            yield from [_claim_of(job)] * job["spec"].get("completions", 0)
+
+
+def _claim_of(job: Body) -> Claim:
+    """Return the claim of one of the Job's pods, on no node yet."""
+    return Claim(requests=requests_of(job["spec"]["template"]["spec"]))
+
+
+def attempt_key(body: Body) -> Attempt:
+    """Return the attempt that an object belongs to."""
+    labels = body["metadata"].get("labels") or {}
+    return labels.get(names.LABEL_UID, ""), labels.get(names.LABEL_ATTEMPT, "")
+
+
+def has_ended(job: Body, ends: tuple[str, ...] = (*_FAILURES, *_ENDS)) -> bool:
+    """Return whether the Job has, or will have, one of these ends."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(item["type"] in ends and item["status"] == "True" for item in conditions)
