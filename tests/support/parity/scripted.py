@@ -4,12 +4,13 @@ The jobs run one after another. A rank does all that one started by the launcher
 the boot module, the script, the end. What is about the launcher itself is tested with a real one.
 """
 
+import faulthandler
 import json
 import os
 import socket
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ import torch
 
 from parity import nursery
 from qwenft_trainer import boot
+
+SECONDS = 200
+"""When a rank that still runs writes where it stands to its standard error, and ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +31,7 @@ class Job:
     script: Path
     arguments: tuple[str, ...]
     plan: Mapping[str, Any] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +53,14 @@ def run(folder: Path, jobs: Sequence[Job]) -> dict[str, Ended]:
             (place / "plan.json").write_text(json.dumps(job.plan), encoding="utf-8")
         ranks = 1 if job.plan is None else job.plan["world_size"]
         command = [str(job.script), *job.arguments]
-        described.append({"place": str(place), "ranks": ranks, "command": command})
+        described.append(
+            {
+                "place": str(place),
+                "ranks": ranks,
+                "command": command,
+                "variables": dict(job.variables),
+            }
+        )
     (folder / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
     assert nursery.run("parity.scripted", folder) == 0
     return {job.name: _read(folder / f"job-{index}") for index, job in enumerate(jobs)}
@@ -81,6 +93,8 @@ def _rank(job: Mapping[str, Any], rank: int, port: int) -> NoReturn:
     try:
         nursery.renew_threads()
         _become(Path(job["place"]), rank, job["ranks"], port)
+        os.environ |= job["variables"]
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
         boot.leave(boot.main(job["command"]))
     except BaseException:  # noqa: BLE001 - a forked rank must not return
         traceback.print_exc()

@@ -23,7 +23,7 @@ from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.mesh import build_mesh, pick_device
 from qwenft_trainer.model import read_config
 from qwenft_trainer.stages import build_stages
-from qwenft_trainer.together import share_random_state, user_random_state
+from qwenft_trainer.together import prepare_to_meet, share_random_state, user_random_state
 from qwenft_trainer.user_model import Origin, ParallelModel
 from qwenft_trainer.weights import Checkpoint
 
@@ -56,6 +56,7 @@ class Session:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
             atexit.register(_leave)
         self.mesh = build_mesh(self.plan, device.type)
+        prepare_to_meet()
         share_random_state()
 
     def load(self, name: str | Path, **options: Any) -> ParallelModel:

@@ -19,15 +19,31 @@ PATIENCE_VARIABLE = "QWENFT_PATIENCE_SECONDS"
 PATIENCE_SECONDS = 300.0
 """How long the others are waited for. Longer than a rank may lag behind between two batches."""
 
+_meeting: list[Any] = []
+
+
+def prepare_to_meet() -> None:
+    """Make the group in which ranks meet. Collective.
+
+    It is a group of its own for its time limit: in torch's monitored barrier rank 0 waits as long
+    as the call says, but every other rank as long as its group does, which is half an hour.
+    """
+    if dist.get_world_size() > 1:
+        _meeting[:] = [dist.new_group(backend="gloo", timeout=patience())]
+
+
+def patience() -> timedelta:
+    """Return how long the others are waited for."""
+    return timedelta(seconds=float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS))
+
 
 def meet(what: str) -> None:
     """Wait for all ranks before ``what``; raises :class:`PlanInvalid` naming the likely reason."""
     if dist.get_world_size() == 1:
         return
     here = user_line()
-    seconds = float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS)
     try:
-        dist.monitored_barrier(timeout=timedelta(seconds=seconds), wait_all_ranks=True)
+        dist.monitored_barrier(group=_meeting[0], timeout=patience(), wait_all_ranks=True)
     except RuntimeError as error:
         raise PlanInvalid(
             f"{here}: not all ranks came to {what}: under a plan every rank must call it, so take "

@@ -1,0 +1,124 @@
+"""Ranks that do not do the same end in an error that names the script's line and the way out.
+
+Real ranks: otherwise they would train different models silently, or wait for one another.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from parity import scripted
+from parity.scripted import Ended, Job
+from qwenft_trainer import stdlib_sample
+from qwenft_trainer.failure import PlanInvalid
+from qwenft_trainer.together import fingerprint
+
+pytestmark = pytest.mark.torch
+
+SCRIPT = Path(__file__).parent / "scripts" / "uneven.py"
+SHARD = {
+    "schema_version": 1, "world_size": 2, "nodes": 1, "processes_per_node": 2, "pp": 1,
+    "dp_replicate": 1, "dp_shard": 2, "tp": 1, "micro_batch_size": 4,
+    "gradient_accumulation_steps": 1, "global_batch_size": 8, "sequence_length": 8,
+}  # fmt: skip
+PIPELINE = SHARD | {"dp_shard": 1, "pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4}
+PATIENCE = {"QWENFT_PATIENCE_SECONDS": "3"}
+BATCHES = ["other tokens", "another order", "another length", "other labels"]
+SAVES = {
+    "rank 0 saves": "model.save_pretrained()",
+    "rank 0 saves and trains": "model.save_pretrained()",
+    "rank 1 saves": "model.save_pretrained()",
+    "rank 0 gathers": "model.state_dict()",
+    "rank 0 writes": "save",
+    "rank 0 saves the tokenizer": "PreTrainedTokenizerBase.save_pretrained",
+}
+OFTEN = {"other tokens", "rank 0 saves and trains", "rank 1 saves"}
+
+
+def some(faults: list[str]) -> list[object]:
+    return [pytest.param(f, marks=[] if f in OFTEN else [pytest.mark.full]) for f in faults]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tiny model with a tokenizer."""
+    path = tmp_path_factory.mktemp("together") / "model"
+    config = Qwen2Config(
+        vocab_size=512, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=False,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(path)
+    stdlib_sample.train_tokenizer(["def f(x)"]).save_pretrained(path)
+    return path
+
+
+def run(fault: str, plan: dict[str, int], model: Path, place: Path) -> Ended:
+    arguments = ("--model", str(model), "--output", str(place / "saved"), "--fault", fault)
+    job = Job(name=fault, script=SCRIPT, arguments=arguments, plan=plan, variables=PATIENCE)
+    return scripted.run(place, [job])[fault]
+
+
+def causes(place: Path) -> list[dict[str, object]]:
+    """Read the causes that ranks left for their launcher."""
+    files = sorted((place / "job-0").glob("error-*.json"))
+    return [json.loads(path.read_text())["qwenft"] for path in files]
+
+
+def lines(comment: str) -> set[int]:
+    """Return the numbers of the script's lines that end in this comment."""
+    text = SCRIPT.read_text().splitlines()
+    return {number for number, line in enumerate(text, 1) if line.endswith(f"# {comment}")}
+
+
+def assert_blames(message: object, comment: str) -> None:
+    where = {f"{SCRIPT}:{number}: " for number in lines(comment)}
+    assert any(str(message).startswith(start) for start in where), message
+
+
+def test_without_a_fault_the_script_ends_well(model: Path, tmp_path: Path) -> None:
+    ended = run("none", SHARD, model, tmp_path)
+    assert (ended.code, ended.output.split()) == (0, ["trained", "ended"])
+
+
+@pytest.mark.parametrize("fault", some(BATCHES))
+def test_different_batches_are_refused_on_every_rank(
+    fault: str, model: Path, tmp_path: Path
+) -> None:
+    ended = run(fault, SHARD, model, tmp_path)
+    assert (ended.code, ended.output.split()) == (PlanInvalid.exit_code, ["trained"])
+    found = causes(tmp_path)
+    assert len(found) == 2
+    for cause in found:
+        assert_blames(cause["message"], "the batch")
+        assert "the ranks were given different batches" in str(cause["message"])
+        assert "take out DistributedSampler" in str(cause["message"])
+
+
+@pytest.mark.parametrize("fault", some(list(SAVES)))
+def test_a_save_to_which_not_all_ranks_come_is_refused(
+    fault: str, model: Path, tmp_path: Path
+) -> None:
+    run(fault, PIPELINE, model, tmp_path)
+    saver = int("rank 1" in fault)
+    error = json.loads((tmp_path / "job-0" / f"error-{saver}.json").read_text())["qwenft"]
+    assert error["exit_code"] == PlanInvalid.exit_code
+    assert_blames(error["message"], "the save")
+    assert f"not all ranks came to {SAVES[fault]}: " in error["message"]
+    assert "take it out of `if rank == 0`" in error["message"]
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_fingerprint_tells_shapes_contents_and_absence_apart() -> None:
+    ids = torch.arange(6)
+    different = [[ids], [ids.flip(0)], [ids.reshape(2, 3)], [ids, None], [None, ids], [ids, ids]]
+    assert len({fingerprint(tensors) for tensors in different}) == len(different)
+    assert fingerprint([ids]) == fingerprint([ids.clone()])
+
+
+def test_a_fingerprint_fits_a_signed_number_with_its_negative() -> None:
+    for seed in range(100):
+        assert 0 <= fingerprint([torch.tensor([seed])]) < 2**62
