@@ -10,7 +10,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,10 +116,10 @@ def tutorial_arguments(data: Path, save: Path) -> tuple[str, ...]:
             "--batch-size", "8", "--lr", "1e-3", "--epoch", "3", "--save", str(save))  # fmt: skip
 
 
-def sample_arguments(data: Path, _save: Path) -> tuple[str, ...]:
+def sample_arguments(data: Path, save: Path) -> tuple[str, ...]:
     return ("--model", str(data / "model"), "--dataset", str(data / "dataset.pt"),
             "--batch-size", "8", "--learning-rate", "1e-3", "--epochs", "3",
-            "--max-steps", "8")  # fmt: skip
+            "--max-steps", "8", "--output", str(save))  # fmt: skip
 
 
 def rich_arguments(data: Path, output: Path) -> tuple[str, ...]:
@@ -125,73 +128,72 @@ def rich_arguments(data: Path, output: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def printed(data: Path) -> Callable[[str], str]:
-    """Look up what a script printed under a plan; the first look runs all of them."""
-    ended: dict[str, scripted.Ended] = {}
+def printed(data: Path) -> Callable[[str, str], str]:
+    """Look up what a script printed under a plan; the first look runs it."""
 
-    def look_up(name: str) -> str:
-        if not ended:
-            ended.update(scripted.run(data, list(jobs(data))))
-        assert ended[name].code == 0, ended[name].errors
-        return ended[name].output
+    @cache
+    def look_up(kind: str, name: str) -> str:
+        script, arguments = SCRIPTS[kind]
+        place = data / f"{kind} {name} run"
+        place.mkdir()
+        plan = None if name == "plain" else SHAPE | PLANS[name]
+        given = arguments(data, data / f"{kind} {name}")
+        job = Job(name=name, script=script, arguments=given, plan=plan)
+        ended = scripted.run(place, [job])[name]
+        assert ended.code == 0, ended.errors
+        return ended.output
 
     return look_up
 
 
-def jobs(data: Path) -> Iterator[Job]:
-    scripts = {
-        "tutorial": (SEED_SCRIPT, tutorial_arguments, PLANS),
-        "rich": (RICH, rich_arguments, PLANS),
-        "sample": (SAMPLE, sample_arguments, ["pipeline 2"]),
-    }
-    for kind, (script, arguments, plans) in scripts.items():
-        if not script.is_file():
-            continue
-        for name in ("plain", *plans):
-            yield Job(
-                name=f"{kind} {name}",
-                script=script,
-                arguments=arguments(data, data / f"{kind} {name}"),
-                plan=None if name == "plain" else SHAPE | PLANS[name],
-            )
+SCRIPTS = {
+    "tutorial": (SEED_SCRIPT, tutorial_arguments),
+    "sample": (SAMPLE, sample_arguments),
+    "rich": (RICH, rich_arguments),
+}
+LINES = {"tutorial": 9, "sample": 8, "rich": 11}
+OFTEN = {
+    ("tutorial", "pipeline 2"),
+    ("sample", "replicate 2"),
+    ("sample", "tensor 2"),
+    *product(["rich"], PLANS),
+}
+"""What ``make test`` runs: each script, and the one that does most under each plan."""
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_the_tutorials_script_prints_the_losses_of_one_process(
-    name: str, printed: Callable[[str], str], data: Path
+def combinations() -> Iterator[Any]:
+    for pair in product(SCRIPTS, PLANS):
+        yield pytest.param(*pair, marks=[] if pair in OFTEN else [pytest.mark.full])
+
+
+def test_every_script_and_every_plan_is_among_the_frequent() -> None:
+    assert {kind for kind, _ in OFTEN} == set(SCRIPTS)
+    assert {name for kind, name in OFTEN if kind == "rich"} == set(PLANS)
+    assert set(product(SCRIPTS, PLANS)) >= OFTEN
+
+
+@pytest.mark.parametrize(("kind", "name"), list(combinations()))
+def test_a_script_prints_and_saves_what_one_process_does(
+    kind: str, name: str, printed: Callable[[str, str], str], data: Path
 ) -> None:
-    if not SEED_SCRIPT.is_file():
+    if not SCRIPTS[kind][0].is_file():
         pytest.skip(f"left out: the tutorial's script is not at {SEED_SCRIPT}")
-    output = printed(f"tutorial {name}")
-    assert len(numbers(output)) == 9
-    assert_same(output, printed("tutorial plain"))
-    assert_same_weights(data / f"tutorial {name}", data / "tutorial plain")
-    assert (data / f"tutorial {name}" / "tokenizer.json").is_file()
-
-
-def test_the_samples_script_prints_the_losses_of_one_process(
-    printed: Callable[[str], str],
-) -> None:
-    output = printed("sample pipeline 2")
-    assert len(numbers(output)) == 8
-    assert_same(output, printed("sample plain"))
+    output = printed(kind, name)
+    assert len(numbers(output)) == LINES[kind]
+    assert_same(output, printed(kind, "plain"))
+    saved, plain = data / f"{kind} {name}", data / f"{kind} plain"
+    assert_same_weights(saved, plain)
+    assert (saved / "tokenizer.json").is_file()
+    if kind == "rich":
+        whole = torch.load(f"{saved}.pt", weights_only=True)
+        assert whole.keys() == torch.load(f"{plain}.pt", weights_only=True).keys()
 
 
 @pytest.mark.full  # as `qwenft run --script` does in tests/cli
 def test_the_launcher_runs_a_script_as_forked_ranks_do(
-    printed: Callable[[str], str], data: Path, tmp_path: Path
+    printed: Callable[[str, str], str], data: Path, tmp_path: Path
 ) -> None:
-    output = launch(SAMPLE, PLANS["shard 2"], *sample_arguments(data, tmp_path), work=tmp_path)
-    assert len(numbers(output)) == 8
-    assert_same(output, printed("sample plain"))
-
-
-@pytest.mark.parametrize("name", PLANS)
-def test_a_rich_script_prints_the_numbers_of_one_process(
-    name: str, printed: Callable[[str], str], data: Path
-) -> None:
-    assert_same(printed(f"rich {name}"), printed("rich plain"))
-    saved, plain = data / f"rich {name}", data / "rich plain"
-    assert_same_weights(saved, plain)
-    whole = torch.load(f"{saved}.pt", weights_only=True)
-    assert whole.keys() == torch.load(f"{plain}.pt", weights_only=True).keys()
+    arguments = sample_arguments(data, tmp_path / "saved")
+    output = launch(SAMPLE, PLANS["shard 2"], *arguments, work=tmp_path)
+    assert len(numbers(output)) == LINES["sample"]
+    assert_same(output, printed("sample", "plain"))
