@@ -42,8 +42,8 @@ def test_a_waiting_run_says_how_many_wait_for_longer() -> None:
         world.now += 5.0
     told = [world.status(name)["message"] for name in ("first", "second", "third")]
     assert "ahead" not in told[0]
-    assert "free: 1×1 CPU; 1 run ahead; " in told[1]
-    assert "free: 1×1 CPU; 2 runs ahead; " in told[2]
+    assert "free: 1×1 CPU; 1 run ahead, first first; " in told[1]
+    assert "free: 1×1 CPU; 2 runs ahead, first first; " in told[2]
 
 
 @pytest.mark.parametrize("policy", [{"suspend": True}, {"managedBy": "example.com/other"}])

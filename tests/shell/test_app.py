@@ -95,7 +95,7 @@ def test_whatever_a_plan_depends_on_is_a_change(changed: dict[str, Any]) -> None
 
 def woken_by(app: App, world: World, body: dict[str, Any], *, gone: bool = False) -> bool:
     """Tell whether a node event wakes a run that waits."""
-    app._reconciler._waiting = {Key("team", "tiny")}
+    app._reconciler._waiting = {Key("team", "tiny"): (0, 0.0, "tiny", "team")}
     app._queue._waiting.clear()
     app.node_changed(body, gone=gone)
     assert world.writes == []
@@ -146,7 +146,7 @@ def test_a_job_wakes_its_run_and_those_that_wait_if_it_may_have_freed_something(
 ) -> None:
     async def main_() -> tuple[set[Key], int]:
         app = app_on(World())
-        app._reconciler._waiting = {Key("team", "tiny")}
+        app._reconciler._waiting = {Key("team", "tiny"): (0, 0.0, "tiny", "team")}
         forgotten = app._reconciler._outlook._forgotten
         app.job_changed(body, gone=gone)
         return set(app._queue._waiting), app._reconciler._outlook._forgotten - forgotten

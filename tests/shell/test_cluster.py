@@ -90,6 +90,7 @@ def test_an_absent_object_is_none() -> None:
 @pytest.mark.parametrize(
     ("kind", "namespace", "path"),
     [
+        ("PriorityClass", "", "/apis/scheduling.k8s.io/v1/priorityclasses/x"),
         ("Node", "", "/api/v1/nodes/x"),
         ("Job", "team", "/apis/batch/v1/namespaces/team/jobs/x"),
         (names.KIND, "team", "/apis/qwenft.dev/v1alpha1/namespaces/team/qwenfinetunes/x"),

@@ -74,7 +74,7 @@ def test_fifty_runs_that_start_together_are_planned_on_one_read() -> None:
     world = Counting(nodes=50)
     world.together(world.fleet(50, resources=WHOLE))
     assert world.phases() == {"Starting": 50}
-    assert world.asked == {"Node": 1, "Pod": 1, "Job": 1, names.KIND: 1}
+    assert world.asked == {"Node": 1, "Pod": 1, "Job": 1, names.KIND: 1, "PriorityClass": 1}
 
 
 def test_no_two_of_them_get_the_same_devices() -> None:

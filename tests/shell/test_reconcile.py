@@ -27,7 +27,7 @@ def test_too_few_nodes_leave_the_run_pending_with_the_numbers() -> None:
     assert "needs at least 2 nodes with 1 free devices each" in status["message"]
     assert world.condition("Planned") == "False"
     assert world.of_kind("Job") == []
-    assert world.reconciler.waiting == {Key("team", "tiny")}
+    assert world.reconciler.waiting == (Key("team", "tiny"),)
 
 
 def test_a_pending_run_starts_when_a_node_comes() -> None:
@@ -37,7 +37,7 @@ def test_a_pending_run_starts_when_a_node_comes() -> None:
     world.put(node_body("node-2"))
     world.settle()
     assert world.status()["phase"] == "Starting"
-    assert world.reconciler.waiting == frozenset()
+    assert world.reconciler.waiting == ()
 
 
 def test_an_impossible_degree_fails_with_its_path_and_no_pods() -> None:

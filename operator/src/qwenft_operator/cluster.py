@@ -36,6 +36,7 @@ _KINDS = {
     "Node": ("/api/v1", "nodes"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     "TokenReview": ("/apis/authentication.k8s.io/v1", "tokenreviews"),
 }
 _APPLY = "application/apply-patch+yaml"

@@ -44,5 +44,7 @@ class Decision:
     delete: tuple[Deletion, ...] = ()
     requeue_after: float | None = None
     """Seconds after which to look again although nothing happened."""
+    gives_way: bool = False
+    """Whether the run could start, and lets another go first that could start too."""
     wants_capacity: bool = False
     """Whether the decision can only be made with the cluster's capacity at hand."""

@@ -56,7 +56,9 @@ class Capacity:
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Why nodes were left out, or what of them was not understood → their names."""
     ahead: int = 0
-    """Runs that wait too, and for longer."""
+    """Runs that wait too, and come before."""
+    first: str = ""
+    """What the first of them is called."""
     largest_memory: float = 0.0
     """Bytes that the largest of the usable nodes can allocate, whatever runs on it now."""
 

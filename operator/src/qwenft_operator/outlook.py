@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.decision import Decision
-from qwenft_operator.port import Cluster
+from qwenft_operator.port import Cluster, Refused
 from qwenft_operator.run import Run
 from qwenft_operator.view import View
 
@@ -22,13 +23,22 @@ _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 async def read_view(cluster: Cluster, scope: str) -> View:
     """Read the cluster; ``scope`` is the watched namespace, or empty."""
-    nodes, pods, jobs, runs = await asyncio.gather(
+    nodes, pods, jobs, runs, classes = await asyncio.gather(
         cluster.list("Node"),
         cluster.list("Pod", fields=_NOT_ENDED),
         cluster.list("Job", scope, labels=f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"),
         cluster.list(names.KIND, scope),
+        _priority_classes(cluster),
     )
-    return View.of(nodes=nodes, pods=pods, jobs=jobs, runs=runs)
+    return View.of(nodes=nodes, pods=pods, jobs=jobs, runs=runs, classes=classes)
+
+
+async def _priority_classes(cluster: Cluster) -> tuple[Mapping[str, Any], ...]:
+    """List them; where that is forbidden, creation alone makes the order."""
+    try:
+        return await cluster.list("PriorityClass")
+    except Refused:
+        return ()
 
 
 class Outlook:

@@ -27,12 +27,8 @@ from qwenft_operator.reports import Reports
 from qwenft_operator.run import Owner, Run, Settings
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report
-from qwenft_operator.surroundings import (
-    creation_trouble,
-    list_children,
-    lost_nodes,
-    obstacles,
-)
+from qwenft_operator.surroundings import creation_trouble, list_children, lost_nodes, obstacles
+from qwenft_operator.view import Place
 
 __all__ = ["Key", "Reconciler", "Witness"]
 
@@ -90,12 +86,14 @@ class Reconciler:
         self._outlook = Outlook(cluster, scope, lasts=shared_for)
         self._clock = clock
         self._planning = asyncio.Lock()
-        self._waiting: set[Key] = set()
+        self._waiting: dict[Key, Place] = {}
+        self._gave_way: dict[Key, float] = {}
+        """Runs that let others go first, and since when."""
 
     @property
-    def waiting(self) -> frozenset[Key]:
-        """Runs that wait for capacity: to be woken when nodes or pods change."""
-        return frozenset(self._waiting)
+    def waiting(self) -> tuple[Key, ...]:
+        """Runs that wait for capacity, in their order: to be woken when nodes or pods change."""
+        return tuple(sorted(self._waiting, key=self._waiting.__getitem__))
 
     def freed(self) -> None:
         """Plan on a new read from now on: capacity was freed, came or went."""
@@ -109,7 +107,7 @@ class Reconciler:
     async def _look(self, key: Key) -> float | None:
         body = await self._cluster.get(names.KIND, key.namespace, key.name)
         if body is None:
-            self._waiting.discard(key)
+            self._wait_no_more(key)
             if self._witness is not None:
                 self._witness.gone(key.namespace, key.name)
             return None
@@ -121,8 +119,19 @@ class Reconciler:
         decision = decide(situation)
         if decision.wants_capacity:
             return await self._plan_and_start(key, body, situation)
-        self._waiting.discard(key)
+        self._wait_no_more(key)
         return await self._execute(body, situation, decision)
+
+    def _wait_no_more(self, key: Key) -> None:
+        self._waiting.pop(key, None)
+        self._gave_way.pop(key, None)
+
+    def _wait(self, key: Key, place: Place, decision: Decision) -> None:
+        self._waiting[key] = place
+        if decision.gives_way:
+            self._gave_way.setdefault(key, self._clock())
+        else:
+            self._gave_way.pop(key, None)
 
     async def _situation(self, body: Mapping[str, Any]) -> Situation:
         run = Run.from_object(body)
@@ -173,15 +182,17 @@ class Reconciler:
                 situation,
                 advice=advice,
                 capacity=view.capacity_for(situation.run, advice.networks),
+                view=view,
+                gave_way_for=self._clock() - self._gave_way.get(key, self._clock()),
                 obstacles=await obstacles(self._cluster, situation.run, situation.attempt + 1),
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.
             decision = await asyncio.to_thread(decide, situation)
             if decision.apply:
-                self._waiting.discard(key)
+                self._wait_no_more(key)
             else:
-                self._waiting.add(key)
+                self._wait(key, view.place_of(body), decision)
             try:
                 delay = await self._execute(body, situation, decision)
             except BaseException:

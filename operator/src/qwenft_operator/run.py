@@ -75,6 +75,8 @@ class Run:
     spec: FinetuneSpec | None
     error: SpecError | None
     status: Mapping[str, Any]
+    body: Mapping[str, Any]
+    """The object as it was read."""
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Run:
@@ -98,6 +100,7 @@ class Run:
             spec=_raised(spec, status),
             error=error,
             status=status,
+            body=body,
         )
 
     @property

@@ -15,6 +15,7 @@ from qwenft_operator.nodes import Capacity
 from qwenft_operator.observe import JobView, Observed, PodView
 from qwenft_operator.run import Run, Settings
 from qwenft_operator.status import Report, compose
+from qwenft_operator.view import View
 from qwenft_plan.spec import FinetuneSpec
 
 __all__ = ["Situation"]
@@ -30,6 +31,10 @@ class Situation:
     settings: Settings = field(default_factory=Settings)
     capacity: Capacity | None = None
     """What the cluster has free; None until a decision asks for it."""
+    view: View | None = None
+    """What the capacity was counted in, with those that wait; None where no order is to be kept."""
+    gave_way_for: float = 0.0
+    """Seconds for which the run has let others go first that could have started."""
     advice: Advice = NO_ADVICE
     """Prices, networks and lessons; known together with the capacity."""
     obstacles: tuple[str, ...] = ()

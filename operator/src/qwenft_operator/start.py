@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from qwenft_operator import names
+from qwenft_operator import names, order
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.history import History
@@ -28,6 +28,7 @@ OBSTACLE_GRACE = 60.0
 _GIB = 2**30
 _LEANER = 0.99
 _PENDING_POLL = 30.0
+_TURN_POLL = 10.0
 _OBSTACLE_POLL = 3.0
 
 
@@ -37,15 +38,27 @@ def start_attempt(situation: Situation) -> Decision:
         return Decision(wants_capacity=True)
     if situation.obstacles:
         return _blocked(situation)
+    decision = _try(situation, situation.capacity)
+    if not decision.apply:
+        return decision
+    turn = order.turn_of(situation, _try)
+    if not turn.before:
+        return decision
+    decision = _try(situation, turn.left)
+    return decision if decision.apply else _wait_for_turn(situation, situation.capacity, turn)
+
+
+def _try(situation: Situation, capacity: Capacity) -> Decision:
+    """Return the next attempt's objects if the capacity is enough."""
     try:
-        planned, avoided = _choose(situation, situation.capacity)
+        planned, avoided = _choose(situation, capacity)
     except SpecError as error:
         return situation.failed(reason="InvalidSpec", message=str(error), planned="False")
     except Infeasible as error:
-        return _infeasible(situation, situation.capacity, error)
+        return _infeasible(situation, capacity, error)
     if _is_hasty(situation, planned.plan.nodes):
         return _wait_for_capacity(situation, planned.plan.nodes)
-    return _begin(situation, situation.capacity, planned, avoided)
+    return _begin(situation, capacity, planned, avoided)
 
 
 def _plan(situation: Situation, capacity: Capacity) -> Planned:
@@ -147,12 +160,26 @@ def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> 
 
 
 def _shortage(situation: Situation, capacity: Capacity) -> str:
-    """Return `needs 2×8, free: 1×8 H100-80GB; 3 runs ahead`."""
+    """Return `needs 2×8, free: 1×8 H100-80GB; 3 runs ahead, first big`."""
     wanted = situation.spec.resources
     devices = wanted.gpus_per_node or wanted.processes_per_node
     size = f"{wanted.nodes.min}×{devices}" if devices else f"{wanted.nodes.min} nodes or more"
-    ahead = f"; {capacity.ahead} {'run' if capacity.ahead == 1 else 'runs'} ahead"
-    return f"needs {size}, free: {capacity.free}" + (ahead if capacity.ahead else "")
+    runs = "1 run ahead" if capacity.ahead == 1 else f"{capacity.ahead} runs ahead"
+    ahead = f"; {runs}, first {capacity.first}" if capacity.ahead else ""
+    return f"needs {size}, free: {capacity.free}{ahead}"
+
+
+def _wait_for_turn(situation: Situation, capacity: Capacity, turn: order.Turn) -> Decision:
+    """Let those go first that come first; what is left is not enough."""
+    message = f"{_shortage(situation, capacity)}; {turn.reason}"
+    report = Report(
+        phase=names.PENDING,
+        reason=order.REASON,
+        message=situation.with_cause(message),
+        planned="False",
+    )
+    decision = situation.decision(report, requeue_after=_TURN_POLL)
+    return replace(decision, gives_way=turn.can_start)
 
 
 def _is_too_large(situation: Situation) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qwenft_operator import names
@@ -18,11 +18,13 @@ from qwenft_operator.decision import Decision
 from qwenft_operator.nodes import Capacity, Claim, capacity_besides, requests_of
 from qwenft_operator.run import Run
 
-__all__ = ["View", "attempt_key", "has_ended"]
+__all__ = ["Place", "View", "attempt_key", "has_ended", "known_as"]
 
 Body = Mapping[str, Any]
 Attempt = tuple[str, str]
 """A run's uid and the number of its attempt, as labels tell them."""
+Place = tuple[int, float, str, str]
+"""Priority, negated; creation, seconds since the epoch; name and namespace."""
 
 _FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
 _ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
@@ -38,11 +40,13 @@ class View:
     jobs: tuple[Body, ...] = ()
     """This operator's Jobs."""
     runs: tuple[Body, ...] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """PriorityClass → its value; the empty name is of runs that name none."""
 
     @classmethod
     def of(
         cls, *, nodes: Iterable[Body], pods: Iterable[Body], jobs: Iterable[Body],
-        runs: Iterable[Body],
+        runs: Iterable[Body], classes: Iterable[Body] = (),
     ) -> View:  # fmt: skip
         """Keep of the objects what plans depend on; ``pods`` are those that have not ended."""
         return cls(
@@ -50,6 +54,7 @@ class View:
             claims=tuple((attempt_key(pod), Claim.of(pod)) for pod in pods),
             jobs=tuple(jobs),
             runs=tuple(runs),
+            priorities=dict(_values(classes)),
         )
 
     def capacity_for(self, run: Run, networks: Mapping[str, float] | None = None) -> Capacity:
@@ -68,7 +73,41 @@ class View:
             claims, jobs = [], ()
         claims += [*self._promised(jobs), *_kept(others, jobs)]
         found = capacity_besides(run.spec.resources, self.nodes, claims, networks)
-        return replace(found, ahead=sum(_is_ahead(body, run) for body in others))
+        ahead = self.ahead_of(run)
+        return replace(found, ahead=len(ahead), first=known_as(ahead[0], run) if ahead else "")
+
+    def place_of(self, body: Body) -> Place:
+        """Return where a run stands in the order of all runs: the smaller the earlier."""
+        metadata = body["metadata"]
+        name = str(_policy(body).get("priorityClassName") or "")
+        return (
+            -self.priorities.get(name, 0),
+            parse_time(metadata.get("creationTimestamp")) or 0.0,
+            metadata["name"],
+            metadata["namespace"],
+        )
+
+    def ahead_of(self, run: Run) -> list[Body]:
+        """Return the runs that wait for nodes and come before ``run``, the first one first.
+
+        A queue of Kueue's has an order of its own.
+        """
+        if run.owner.queue:
+            return []
+        own = self.place_of(run.body)
+        waiting = [body for body in self.runs if _waits(body) and self.place_of(body) < own]
+        return sorted(waiting, key=self.place_of)
+
+    def emptied(self) -> View:
+        """Return the view as it would be if no run of this operator took anything."""
+        claims = tuple(item for item in self.claims if not item[0][0])
+        return replace(self, claims=claims, jobs=())
+
+    def less(self, nodes: Iterable[str]) -> View:
+        """Return the view without some nodes."""
+        gone = frozenset(nodes)
+        left = tuple(node for node in self.nodes if node["metadata"]["name"] not in gone)
+        return replace(self, nodes=left)
 
     def after(self, run: Run, decision: Decision) -> View:
         """Return the view once the decision has been carried out."""
@@ -102,16 +141,35 @@ def _slim(node: Body) -> Body:
     }
 
 
-def _is_ahead(body: Body, run: Run) -> bool:
-    """Whether another run waits for nodes, and has waited for longer."""
-    phase = (body.get("status") or {}).get("phase", "")
-    policy = (body.get("spec") or {}).get("runPolicy") or {}
-    elsewhere = policy.get("managedBy", "") not in ("", names.MANAGER)
-    created = parse_time(body["metadata"].get("creationTimestamp")) or 0.0
+def _values(classes: Iterable[Body]) -> Iterator[tuple[str, int]]:
+    for body in classes:
+        value = int(body.get("value") or 0)
+        yield body["metadata"]["name"], value
+        if body.get("globalDefault"):
+            yield "", value
+
+
+def known_as(body: Body, run: Run) -> str:
+    """Return how another run is called before the eyes of those who may see ``run`` only."""
+    metadata = body["metadata"]
+    own = metadata["namespace"] == run.owner.namespace
+    return str(metadata["name"]) if own else "a run of another namespace"
+
+
+def _policy(body: Body) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (body.get("spec") or {}).get("runPolicy") or {}
+    return found
+
+
+def _waits(body: Body) -> bool:
+    """Whether a run waits for nodes of this operator's choice."""
+    metadata, policy = body["metadata"], _policy(body)
     return (
-        phase in ("", names.PENDING)
-        and not (policy.get("suspend") or elsewhere)
-        and (created < run.created_at)
+        (body.get("status") or {}).get("phase", "") in ("", names.PENDING)
+        and not policy.get("suspend")
+        and policy.get("managedBy", "") in ("", names.MANAGER)
+        and names.LABEL_QUEUE not in (metadata.get("labels") or {})
+        and "deletionTimestamp" not in metadata
     )
 
 

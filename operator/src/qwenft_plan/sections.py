@@ -208,6 +208,6 @@ class RunPolicy:
     ttl_seconds_after_finished: int | None = None
     clean_pod_policy: str = "Running"
     priority_class_name: str = ""
-    """PriorityClass of the pods."""
+    """PriorityClass of the pods, and of the run among those that wait for nodes."""
     managed_by: str = ""
     """Controller that answers for the run; empty or ``qwenft.dev/operator`` is this operator."""
