@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qwenft_operator.failure import Failure
-from qwenft_operator.policies import POLICIES, Circumstances, Verdict, judge, table
+from qwenft_operator.policies import (
+    BEGINS_ANEW,
+    POLICIES,
+    Circumstances,
+    Verdict,
+    judge,
+    table,
+)
 from qwenft_plan.plan import Plan, Predicted
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -28,9 +37,10 @@ def verdict(
     retries: int = 0,
     limit: int = 3,
     plan: Plan | None = PLAN,
+    script: bool = False,
 ) -> Verdict:
     failure = Failure(attempt=1, reason=reason, message="m", exit_code=code)
-    circumstances = Circumstances(failure=failure, trained=trained, plan=plan)
+    circumstances = Circumstances(failure=failure, trained=trained, plan=plan, script=script)
     return judge(circumstances, retries=retries, backoff_limit=limit)
 
 
@@ -149,3 +159,19 @@ def test_a_pod_without_a_limit_was_killed_because_the_node_was_full() -> None:
     found = judged(137, "OOMKilled")
     assert (found.restart, found.memory_request) == (False, None)
     assert "the node itself" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(64, "Preempted"), (69, "NodeLost"), (70, "WorkerError")]
+)
+def test_no_script_is_said_to_go_on_from_a_checkpoint(code: int, reason: str) -> None:
+    loop = verdict(code, reason, trained=True)
+    script = verdict(code, reason, trained=True, script=True)
+    assert loop.advice == "goes on from the last checkpoint"
+    assert script.advice == BEGINS_ANEW
+    assert replace(script, advice=loop.advice) == loop
+
+
+def test_the_page_that_a_restarted_script_is_told_of_is_there() -> None:
+    (page,) = re.findall(r"\((docs/.*\.md)\)", BEGINS_ANEW)
+    assert "not resumed" in (DOCUMENT.parents[1] / page).read_text()

@@ -126,3 +126,30 @@ def test_it_stops_with_the_numbers_where_no_node_has_so_much() -> None:
     assert (status["phase"], status["attempt"]) == ("Failed", 1)
     assert "no node has the 9.00 GiB" in status["message"]
     assert "instead" not in status["failure"]["message"]
+
+
+def test_a_restarted_script_is_said_to_start_from_its_beginning() -> None:
+    world = World()
+    world.put({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "code", "namespace": "team"}, "data": {"train.py": ""},
+    })  # fmt: skip
+    world.submit(trainer={"script": {"configMap": {"name": "code"}}})
+    world.program(ending({1: 69}))
+    trained(world, 1, 4, None)
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
+    told = {event["reason"]: event["message"] for event in world.events}
+    assert "from its beginning" in told["CommunicationFailure"]
+    starts = [event["message"] for event in world.events if event["reason"] == "Starting"]
+    assert ["from its beginning" in start for start in starts] == [False, True]
+    assert not any("checkpoint" in text for text in (*told.values(), *starts))
+
+
+def test_a_restarted_loop_is_not() -> None:
+    world = World()
+    world.submit()
+    world.program(ending({1: 69}))
+    trained(world, 1, 4, None)
+    assert world.live_until("Succeeded", "Failed")["attempt"] == 2
+    assert not any("from its beginning" in event["message"] for event in world.events)

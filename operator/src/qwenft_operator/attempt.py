@@ -12,7 +12,14 @@ from qwenft_operator.decision import Decision, Deletion, Notice
 from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
-from qwenft_operator.policies import Circumstances, Verdict, image, judge, unschedulable
+from qwenft_operator.policies import (
+    BEGINS_ANEW,
+    Circumstances,
+    Verdict,
+    image,
+    judge,
+    unschedulable,
+)
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
 
@@ -165,6 +172,7 @@ def _record(situation: Situation, failure: Failure) -> Decision:
             went_back=history.went_back,
             memory_request=situation.spec.resources.memory_per_node,
             memory_raised=history.memory_raised,
+            script=situation.has_script,
         ),
         retries=retries,
         backoff_limit=situation.spec.run_policy.backoff_limit,
@@ -342,7 +350,8 @@ def _queued(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tu
     by = f"queue {queue}" if queue else "queue"
     if situation.history.trained_attempt == job.attempt or pods:
         ending = f"; {len(pods)} pods are ending" if pods else ""
-        message = f"preempted by the {by}: goes on from its checkpoint when admitted again"
+        then = BEGINS_ANEW if situation.has_script else "goes on from its checkpoint"
+        message = f"preempted by the {by}: when admitted again {then}"
         return names.QUEUED, "Preempted", message + ending
     return names.QUEUED, "Queued", f"waiting for the {by} to admit Job {job.name}"
 

@@ -57,6 +57,11 @@ class Situation:
         return self.run.spec
 
     @property
+    def has_script(self) -> bool:
+        """Whether a script of the user's own runs in place of the built-in loop."""
+        return self.spec.trainer.script is not None
+
+    @property
     def attempt(self) -> int:
         """The newest attempt, 0 before the first: remembered, or seen if the write was lost."""
         return max(self.history.attempt, self.observed.latest)

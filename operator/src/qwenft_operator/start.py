@@ -10,7 +10,7 @@ from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
-from qwenft_operator.policies import host_memory
+from qwenft_operator.policies import BEGINS_ANEW, host_memory
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, plan_block, workers_block
@@ -114,6 +114,8 @@ def _begin(
     message = f"attempt {attempt}: {planned.summary}. {planned.reason}"
     if avoided:
         message += f" Avoids {', '.join(avoided)}, which failed repeatedly."
+    if attempt > 1 and situation.has_script:
+        message += f" {BEGINS_ANEW.capitalize()}."
     changes = {
         "attempt": attempt,
         "plan": plan_block(planned, situation.advice.prices),

@@ -18,9 +18,9 @@ from qwenft_operator.policies import (
     unschedulable,
     worker_error,
 )
-from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
+from qwenft_operator.policies.policy import BEGINS_ANEW, Circumstances, Policy, Verdict
 
-__all__ = ["POLICIES", "Circumstances", "Policy", "Verdict", "judge", "table"]
+__all__ = ["BEGINS_ANEW", "POLICIES", "Circumstances", "Policy", "Verdict", "judge", "table"]
 
 POLICIES: tuple[Policy, ...] = (
     invalid_input.POLICY,

@@ -14,7 +14,7 @@ def _judge(circumstances: Circumstances) -> Verdict | None:
     failure = circumstances.failure
     if failure.exit_code != _EXIT_CODE and failure.reason not in _REASONS:
         return None
-    return Verdict(restart=True, advice="goes on from the last checkpoint")
+    return Verdict(restart=True, advice=circumstances.way_on)
 
 
 POLICY = Policy(

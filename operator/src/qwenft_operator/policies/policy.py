@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from qwenft_operator.failure import Failure
 from qwenft_plan.plan import Plan
 
-__all__ = ["Circumstances", "Policy", "Verdict"]
+__all__ = ["BEGINS_ANEW", "Circumstances", "Policy", "Verdict"]
+
+BEGINS_ANEW = (
+    "the script starts from its beginning: a script's own loop is not resumed "
+    "(docs/howto/own-script.md)"
+)
+"""What a later attempt of a user's own script does, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +34,13 @@ class Circumstances:
     """Bytes that each pod asked for and was limited to; None: no limit."""
     memory_raised: bool = False
     """Whether that request was raised before."""
+    script: bool = False
+    """Whether the run has a script of its own in place of the built-in loop."""
+
+    @property
+    def way_on(self) -> str:
+        """What the next attempt starts from."""
+        return BEGINS_ANEW if self.script else "goes on from the last checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

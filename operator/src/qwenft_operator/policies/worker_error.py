@@ -13,7 +13,7 @@ _KILLED = (137, 143)
 def _judge(circumstances: Circumstances) -> Verdict:
     killed = circumstances.failure.exit_code in _KILLED
     if circumstances.trained or killed:
-        return Verdict(restart=True, advice="goes on from the last checkpoint")
+        return Verdict(restart=True, advice=circumstances.way_on)
     advice = "it failed before its first step: mend what the message names, then create it again"
     return Verdict(restart=False, advice=advice)
 
