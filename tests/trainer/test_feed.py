@@ -8,6 +8,7 @@ import torch
 from parity.tiny import make_plan
 from qwenft_plan.plan import Plan
 from qwenft_trainer import feed as feeds
+from qwenft_trainer.batch import Batch
 from qwenft_trainer.data import Dataset
 from qwenft_trainer.feed import Feed, build_feed
 
@@ -35,6 +36,12 @@ def feed_of(
     monkeypatch.setattr(feeds, "data_index", lambda _mesh: rank)
     mesh = None
     return build_feed(data, plan, mesh, seed=seed, sequence_length=limit)  # type: ignore[arg-type]
+
+
+def seen_in(batch: Batch) -> list[int]:
+    """Return the numbers of the samples in a batch, from the tokens that begin a sample."""
+    starts = (batch.position_ids == 0) & (batch.targets != -100)
+    return [int(token) // 100 for token in batch.input_ids[starts]]
 
 
 def test_every_sample_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +85,12 @@ def test_the_ranks_rows_together_are_the_global_batch(
     assert firsts == samples
 
 
+@pytest.mark.parametrize("lengths", [[5] * 48, [(7 * i) % 29 + 2 for i in range(48)]])
 def test_an_epoch_is_seen_exactly_once_over_changes_of_plan(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int]
 ) -> None:
     """Two changes of plan and a step that is done again after a kill: by the samples' numbers."""
-    data = dataset([5] * 48)
+    data = dataset(lengths)
     plans = [make_plan(dp_shard=2), make_plan(dp_replicate=4), make_plan()]
     # Steps 0 and 1 under the first plan; step 2 is lost with a kill and done again under the next.
     steps = [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
@@ -91,8 +99,8 @@ def test_an_epoch_is_seen_exactly_once_over_changes_of_plan(
         plan = plans[which]
         for rank in range(plan.dp):
             feed = feed_of(monkeypatch, data, plan, rank=rank)
-            batch = feed.batch(feed.samples(step))
-            seen += [int(row[0]) // 100 for row in batch.input_ids]
+            for batch in feed.micro_batches(feed.samples(step)):
+                seen += seen_in(batch)
     assert sorted(seen) == list(range(48))
 
 
@@ -165,3 +173,46 @@ def test_an_uneven_chunk_is_shared_out_once(monkeypatch: pytest.MonkeyPatch) -> 
         for rank in range(4)
     )
     assert counted == 6 * 4
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_micro_batches_train_each_sample_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    data = dataset([30, 2, 2, 2, 30, 30, 30, 30, 5, 5, 5, 5, 30, 3, 4, 30])
+    plan = make_plan(dp_shard=4)
+    parts = [
+        feed_of(monkeypatch, data, plan, rank=rank).micro_batches(list(range(count)))
+        for rank in range(4)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    assert sorted(i for part in parts for one in part for i in seen_in(one)) == list(range(count))
+
+
+@pytest.mark.parametrize("limit", [2, 4, 6, 50])
+def test_micro_batches_cut_long_samples(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    feed = feed_of(monkeypatch, dataset([5, 9, 3, 7, 2, 1, 8, 4], context=1), limit=limit)
+    found = feed.micro_batches(range(8))
+    assert max(one.length for one in found) <= min(limit, 9)
+    assert sum(int(one.trained_tokens) for one in found) == feed.trained_tokens(range(8))
+
+
+def test_samples_share_the_rows_of_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = feed_of(monkeypatch, dataset([30, 10, 10, 10, 30, 15, 15, 3])).micro_batches(range(8))
+    assert sum(len(one) for one in found) == 5
+
+
+def test_without_packing_each_sample_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "pack", lambda lengths: tuple((i,) for i in range(len(lengths))))
+    found = feed_of(monkeypatch, dataset([30, 10, 10, 10, 30, 15, 15, 3])).micro_batches(range(8))
+    assert sum(len(one) for one in found) == 8
+    assert all(one.segments is None for one in found)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "kind"), [({}, tuple), ({"dp_shard": 2}, tuple), ({"tp": 2}, Batch),
+                          ({"pp": 2, "accumulation": 2}, Batch)]
+)  # fmt: skip
+def test_shapes_differ_only_where_the_plan_allows_it(
+    monkeypatch: pytest.MonkeyPatch, degrees: dict[str, int], kind: type
+) -> None:
+    feed = feed_of(monkeypatch, dataset([5] * 8), make_plan(**degrees))
+    assert isinstance(feed.rows(range(8)), kind)

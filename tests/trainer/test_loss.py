@@ -74,6 +74,19 @@ def test_nothing_trained_costs_nothing(chunks: nn.LinearCrossEntropyOptions | No
     assert float(made.weight.grad.abs().max()) == 0.0
 
 
+def test_the_head_never_sees_what_is_not_trained() -> None:
+    """Padding and prompts would cost as much as answers there: most of a small model's work."""
+    states, weight, targets = data()
+    states[targets == IGNORED] = float("nan")
+    made = head(weight, OPTIONS)
+    total = made(states.requires_grad_(), targets)
+    total.sum().backward()
+    assert made.weight.grad is not None
+    assert states.grad is not None
+    assert bool(made.weight.grad.isfinite().all())
+    assert float(states.grad[targets == IGNORED].abs().max()) == 0.0
+
+
 def test_rows_add_up() -> None:
     states, weight, targets = data()
     made = head(weight, OPTIONS)

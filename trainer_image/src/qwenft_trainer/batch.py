@@ -1,8 +1,8 @@
 """Rows of tokens on their way into a model.
 
-A batch never depends on the plan: the global batch is a list of rows in sample order, every
-data-parallel rank takes its consecutive share (:func:`local_rows`), and labels are shifted here,
-once, on full sequences, so that no rank needs its neighbour's first token.
+A batch never depends on the plan: the global batch is a list of rows in sample order, of which
+every data-parallel rank takes its share, and labels are shifted here, once, on full sequences, so
+that no rank needs its neighbour's first token.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from qwenft_plan.plan import Plan
+from qwenft_trainer.arrange import arrange
 from qwenft_trainer.loss import IGNORED
 from qwenft_trainer.mesh import data_index
 
@@ -75,9 +76,28 @@ class Batch:
         """How many positions are trained on, as a 0-dim int64 tensor."""
         return (self.targets != IGNORED).sum()
 
-    def rows(self, which: slice) -> "Batch":
-        """Take some rows."""
-        return Batch(**{name: value[which] for name, value in self.tensors().items()})
+    def rows(self, which: slice | Sequence[int], *, width: int | None = None) -> "Batch":
+        """Take some rows, or their first ``width`` positions."""
+        return Batch(**{name: value[which, :width] for name, value in self.tensors().items()})
+
+    def widths(self) -> list[int]:
+        """Return each row's positions up to its last trained one, at least one.
+
+        No position sees those behind it, so the others change neither loss nor gradients.
+        """
+        ends = torch.arange(1, self.length + 1, device=self.targets.device)
+        found = torch.where(self.targets == IGNORED, 0, ends).amax(dim=1)
+        return [max(1, int(width)) for width in found.tolist()]
+
+    def micro_batches(self, *, ranks: int, most: int, rank: int) -> tuple["Batch", ...]:
+        """Return a rank's share of the rows, trimmed, with little padding (:func:`arrange`)."""
+        widths = self.widths()
+        return tuple(
+            self.rows(list(group), width=max(widths[row] for row in group))
+            if group
+            else self.rows(slice(1), width=1).untrained()
+            for group in arrange(widths, ranks=ranks, most=most)[rank]
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """Move to a device."""

@@ -67,11 +67,22 @@ def chunked_loss_sum(
 ) -> Tensor:
     """Sum the cross-entropy of ``hidden`` @ ``weight``ᵀ without the logits in memory at once."""
     rows, labels = hidden.flatten(0, 1), targets.flatten()
+    if not rows.is_cuda:  # where counting would make the device wait
+        rows, labels = _trained(rows, labels)
     if rows.dtype is not torch.float32:
         return _recomputed_loss_sum(rows, weight, labels)
     return functional.linear_cross_entropy(
         rows, weight, labels, ignore_index=IGNORED, reduction="sum", options=chunks
     )
+
+
+def _trained(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out what is not trained on, except one row where nothing is: gradients must come."""
+    which = (labels != IGNORED).nonzero().flatten()
+    if len(which) == len(labels):
+        return rows, labels
+    which = which if len(which) else which.new_zeros(1)
+    return rows.index_select(0, which), labels[which]
 
 
 def _recomputed_loss_sum(rows: Tensor, weight: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ The built-in loop and the one-line switch both stand on :func:`build_stages`; ne
 axes a plan uses.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +54,12 @@ class Stages:
         """Iterate over this rank's parameters."""
         return (value for _, value in self.named_parameters())
 
-    def train_step(self, batch: Batch, *, trained_tokens: int) -> Tensor:
+    def train_step(self, batch: Batch | Sequence[Batch], *, trained_tokens: int) -> Tensor:
         """Run forward and backward over this rank's rows. Collective.
 
         ``batch`` holds at most ``micro_batch_size · gradient_accumulation_steps`` rows, equally
-        many on every rank; ``trained_tokens`` counts the whole global batch. Gradients of
+        many on every rank, or micro-batches of any shape where the plan is free of shapes, equally
+        many too; ``trained_tokens`` counts the whole global batch. Gradients of
         (sum of cross-entropy / ``trained_tokens``) *add* to ``.grad``. Returns the mean loss of the
         global batch, 0-dim fp32, the same on every rank.
         """
@@ -66,7 +67,7 @@ class Stages:
         total = self.execution.train(self._micro_batches(batch), trained_tokens)
         return self._everywhere(total) / trained_tokens
 
-    def loss_sum(self, batch: Batch) -> Tensor:
+    def loss_sum(self, batch: Batch | Sequence[Batch]) -> Tensor:
         """Add up the cross-entropy over every rank's rows, without gradients. Collective."""
         self._switch(training=False)
         total = self._everywhere(self.execution.evaluate(self._micro_batches(batch)))
@@ -108,15 +109,20 @@ class Stages:
                 if isinstance(module, FSDPModule):
                     module.reshard()
 
-    def _micro_batches(self, batch: Batch) -> tuple[Batch, ...]:
+    def _micro_batches(self, batch: Batch | Sequence[Batch]) -> tuple[Batch, ...]:
+        if not isinstance(batch, Batch):
+            return tuple(self._here(one, rows=len(one)) for one in batch)
         size, rows = self.plan.micro_batch_size, max(len(batch), 1)
         if self.plan.pp > 1:
             # A pipeline always runs its full number of micro-batches, if of fewer rows.
             count = self.plan.gradient_accumulation_steps
             size = round_up(rows, count) // count
             rows = size * count
+        return self._here(batch, rows=rows).split(size)
+
+    def _here(self, batch: Batch, *, rows: int) -> Batch:
         length = round_up(batch.length, self.length_multiple)
-        return batch.to(self.device).padded(rows=rows, length=length).split(size)
+        return batch.to(self.device).padded(rows=rows, length=length)
 
     def _everywhere(self, total: Tensor) -> Tensor:
         return sum_over(self.mesh, total.float(), "pp", "dp_replicate", "dp_shard")

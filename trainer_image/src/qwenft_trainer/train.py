@@ -184,7 +184,7 @@ def train_step(run: Run) -> float:
         # What dropout draws: another mask on each data rank, the same one after a restart.
         torch.manual_seed(hash((training.seed, run.step, data_index(run.stages.mesh))))
     with run.meter.waiting():
-        batch = run.training.batch(samples)
+        batch = run.training.rows(samples)
     loss = run.stages.train_step(batch, trained_tokens=trained)
     norm = run.stages.clip(training.max_grad_norm)
     loss_value, norm_value = torch.stack((loss, norm)).tolist()
@@ -219,7 +219,7 @@ def evaluate(run: Run) -> float | None:
         total, count = 0.0, 0
         for samples in run.validation.chunks():
             run.watchdog.beat("evaluating")
-            total += float(run.stages.loss_sum(run.validation.batch(samples)))
+            total += float(run.stages.loss_sum(run.validation.rows(samples)))
             count += run.validation.trained_tokens(samples)
     return total / max(1, count)
 

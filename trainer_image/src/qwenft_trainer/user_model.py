@@ -17,11 +17,12 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qwenft_trainer import whole
+from qwenft_trainer.arrange import is_free
 from qwenft_trainer.batch import Batch, local_rows, round_up
 from qwenft_trainer.blame import refuse
 from qwenft_trainer.handover import Held, hand_over, set_aside
 from qwenft_trainer.loss import IGNORED
-from qwenft_trainer.mesh import sum_over
+from qwenft_trainer.mesh import data_index, sum_over
 from qwenft_trainer.stages import Stages
 from qwenft_trainer.together import check_same_batch, user_random_state
 
@@ -148,7 +149,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
     def _evaluated(self, batch: Batch) -> Tensor:
         total = torch.zeros((), device=self.device)
         with set_aside(self._values):
-            for share in self._shares(batch):
+            for share in self._trained_shares(batch):
                 total += self.stages.loss_sum(share)
         self._reshard()
         return total / batch.trained_tokens.to(self.device)
@@ -168,13 +169,24 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
 
         def step() -> Tensor:
             parts = [
-                self.stages.train_step(part, trained_tokens=tokens) for part in self._shares(batch)
+                self.stages.train_step(part, trained_tokens=tokens)
+                for part in self._trained_shares(batch)
             ]
             return torch.stack(parts).sum()
 
         loss = held.compute(step)
         self.last_loss = loss.detach()
         return hand_over(loss, held)
+
+    def _trained_shares(self, batch: Batch) -> Iterator[Batch | tuple[Batch, ...]]:
+        """Yield this rank's rows of a global batch; only their loss counts, so without padding."""
+        plan = self.stages.plan
+        if not is_free(plan):
+            yield from self._shares(batch)
+            return
+        most = plan.micro_batch_size * batch.length
+        rank = data_index(self.stages.mesh)
+        yield batch.micro_batches(ranks=plan.dp, most=most, rank=rank)
 
     def _shares(self, batch: Batch) -> Iterator[Batch]:
         """Cut a global batch as the plan does; yield this rank's rows of each cut."""
