@@ -3,6 +3,7 @@
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -16,6 +17,15 @@ _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib",
 def refuse(what: str, way_out: str) -> NoReturn:
     """Raise :class:`PlanInvalid` for something that cannot work under a plan."""
     raise PlanInvalid(f"{user_line()}: {what}; {way_out}")
+
+
+@contextmanager
+def told_where() -> Iterator[None]:
+    """Let an error of the plan name the user's line as well: the checks of plans know of none."""
+    try:
+        yield
+    except PlanInvalid as error:
+        raise PlanInvalid(f"{user_line()}: {error}") from error
 
 
 def user_line() -> str:

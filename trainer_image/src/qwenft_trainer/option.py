@@ -18,7 +18,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from qwenft_plan.plan import Plan
 from qwenft_trainer import planfile
-from qwenft_trainer.blame import refuse
+from qwenft_trainer.blame import refuse, told_where
 from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.mesh import build_mesh, pick_device
 from qwenft_trainer.model import read_config
@@ -72,7 +72,7 @@ class Session:
                 refuse(f"from_pretrained({key}=…) is not supported", way_out)
         directory = model_directory(name, options.get("revision"))
         config = read_config(directory)
-        with user_random_state():
+        with user_random_state(), told_where():
             stages = build_stages(self.plan, self.mesh, config, Checkpoint(path=directory))
         origin = Origin(
             directory=directory, dtype=_dtype(config), generation=_generation(directory, config)
