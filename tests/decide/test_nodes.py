@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from qwenft_operator import nodes as counted
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.nodes import Capacity, capacity, requests_of
 from qwenft_operator.quantities import amount
@@ -271,3 +275,51 @@ def test_the_placement_keeps_a_plan_on_its_product() -> None:
     product = placement.selector["nvidia.com/gpu.product"]
     assert product in {H100["nvidia.com/gpu.product"], a100["nvidia.com/gpu.product"]}
     assert placement.resource == "nvidia.com/gpu"
+
+
+def first_fit(nodes: list[int], claims: list[tuple[int, int]]) -> dict[str, int]:
+    """Return the cores that are left if each claim takes the first node with room for it."""
+    left = {f"node-{number}": {"cpu": cores, "memory": 8} for number, cores in enumerate(nodes)}
+    for cpu, memory in claims:
+        for name in sorted(left):
+            if left[name]["cpu"] >= cpu and left[name]["memory"] >= memory:
+                left[name]["cpu"] -= cpu
+                left[name]["memory"] -= memory
+                break
+    return {name: rest["cpu"] for name, rest in left.items()}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=30),
+)
+def test_pods_without_a_node_hold_the_first_with_room(
+    nodes: list[int], claims: list[tuple[int, int]]
+) -> None:
+    """However many they are and whatever their order, each kind of them looks at a node once."""
+    bodies = [
+        node_body(f"node-{number}", allocatable={"cpu": str(cores), "memory": "8"})
+        for number, cores in enumerate(nodes)
+    ]
+    unbound = [pod(None, cpu=str(cpu), memory=str(memory)) for cpu, memory in claims]
+    found = capacity(spec_of(processesPerNode=9).resources, bodies, unbound)
+    assert devices(found) == first_fit(nodes, claims)
+
+
+def test_counting_many_pods_of_few_kinds_does_not_look_at_every_node_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    has_room = counted._has_room
+
+    def counting(rest: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+        nonlocal looks
+        looks += 1
+        return has_room(rest, wanted)
+
+    monkeypatch.setattr(counted, "_has_room", counting)
+    bodies = [node_body(f"node-{number:03}") for number in range(200)]
+    unbound = [pod(None, cpu=str(1 + number % 2)) for number in range(400)]
+    capacity(spec_of(processesPerNode=1).resources, bodies, unbound)
+    assert looks <= 400 + 2 * 200, "one look a pod, and one pass over the nodes a kind"

@@ -250,8 +250,7 @@ def _free(nodes: Iterable[Body], claims: Iterable[Claim]) -> dict[str, dict[str,
             homeless.append(claim.requests)
         elif claim.node in free:
             _take(free[claim.node], claim.requests)
-    for wanted in homeless:
-        _reserve(free, wanted)
+    _reserve(free, homeless)
     return free
 
 
@@ -261,12 +260,26 @@ def _take(rest: dict[str, float], wanted: Requests) -> None:
             rest[key] -= value
 
 
-def _reserve(free: dict[str, dict[str, float]], wanted: Requests) -> None:
-    """Take ``wanted`` from the first node with room; a pod that fits nowhere takes nothing."""
-    for name in sorted(free):
-        if all(free[name].get(key, 0.0) >= value for key, value in wanted.items()):
-            _take(free[name], wanted)
-            return
+def _reserve(free: dict[str, dict[str, float]], claims: Iterable[Requests]) -> None:
+    """Take each claim from the first node with room; a pod that fits nowhere takes nothing.
+
+    Nodes only fill up here: where one claim found no room, no later one like it will. So each kind
+    of claim passes over the nodes once, however many pods are about to be created.
+    """
+    nodes = sorted(free)
+    passed: dict[frozenset[tuple[str, float]], int] = {}
+    for wanted in claims:
+        kind = frozenset(wanted.items())
+        at = passed.get(kind, 0)
+        while at < len(nodes) and not _has_room(free[nodes[at]], wanted):
+            at += 1
+        passed[kind] = at
+        if at < len(nodes):
+            _take(free[nodes[at]], wanted)
+
+
+def _has_room(rest: Requests, wanted: Requests) -> bool:
+    return all(rest.get(key, 0.0) >= value for key, value in wanted.items())
 
 
 class _Survey:

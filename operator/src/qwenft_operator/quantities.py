@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["amount"]
 
@@ -16,7 +17,12 @@ _QUANTITY = re.compile(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]{0,2})")
 
 def amount(text: object) -> float:
     """Return ``1900m`` as 1.9 and ``16Gi`` as bytes; 0 for what is no quantity."""
-    match = _QUANTITY.fullmatch(str(text))
+    return _read(str(text))
+
+
+@lru_cache(maxsize=4096)  # a cluster has thousands of pods and a few dozen quantities
+def _read(text: str) -> float:
+    match = _QUANTITY.fullmatch(text)
     if match is None or match.group(2) not in _SUFFIXES:
         return 0.0
     try:
