@@ -11,6 +11,7 @@ from typing import Any, cast
 import kopf
 import pytest
 
+from qwenft_operator import app as app_module
 from qwenft_operator import main, names
 from qwenft_operator.__main__ import arguments
 from qwenft_operator.app import App, Options, _due, _needs_resync, _sign
@@ -156,6 +157,41 @@ def test_a_job_wakes_its_run_and_those_that_wait_if_it_may_have_freed_something(
 
 
 @pytest.mark.parametrize(
+    ("phase", "gone", "wakes"),
+    [("Running", False, 0), ("Succeeded", False, 1), ("Failed", False, 1), ("Running", True, 1)],
+)
+def test_pods_that_end_wake_those_that_wait_once(
+    monkeypatch: pytest.MonkeyPatch, phase: str, *, gone: bool, wakes: int
+) -> None:
+    monkeypatch.setattr(app_module, "_FREEING_SECONDS", 0.01)
+    labels = names.run_labels("other", "uid-2")
+    metadata = {"name": "other-1-0", "namespace": "team", "labels": labels}
+
+    async def main_() -> tuple[int, set[Key]]:
+        app = app_on(World())
+        app._reconciler._waiting = {Key("team", "tiny"): (0, 0.0, "tiny", "team")}
+        forgotten = app._reconciler._outlook._forgotten
+        for _ in range(50):
+            app.pod_changed({"metadata": metadata, "status": {"phase": phase}}, gone=gone)
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.03, later.set)
+        await later.wait()
+        return app._reconciler._outlook._forgotten - forgotten, set(app._queue._waiting)
+
+    others = {Key("team", "tiny")} if wakes else set()
+    assert asyncio.run(main_()) == (wakes, {Key("team", "other")} | others)
+
+
+def test_where_nobody_waits_the_end_of_a_pod_is_its_run_s_alone() -> None:
+    async def main_() -> object:
+        app = app_on(World())
+        app.pod_changed({"metadata": {"name": "p", "namespace": "team"}}, gone=True)
+        return app._freeing
+
+    assert asyncio.run(main_()) is None
+
+
+@pytest.mark.parametrize(
     ("status", "policy", "generation", "needed"),
     [
         ({}, {}, 1, True),
@@ -281,6 +317,9 @@ class Recorder:
     def job_changed(self, body: Any, *, gone: bool) -> None:
         self.calls.append(("job", body["metadata"]["name"], gone))
 
+    def pod_changed(self, body: Any, *, gone: bool) -> None:
+        self.calls.append(("pod", body["metadata"]["name"], gone))
+
     def node_changed(self, body: Any, *, gone: bool) -> None:
         self.calls.append(("node", body["metadata"]["name"], gone))
 
@@ -298,20 +337,21 @@ def memo_of(app: Recorder) -> kopf.Memo:
 def test_events_wake_and_do_nothing_else() -> None:
     app = Recorder()
     memo = memo_of(app)
-    labels = {names.LABEL_RUN: "tiny"}
 
     async def main_() -> None:
         await main.on_run(memo=memo, namespace="team", name="tiny")
         job = cast("kopf.Body", {"metadata": {"name": "tiny-1"}})
         await main.on_job(memo=memo, body=job, type="MODIFIED")
-        await main.on_pod(memo=memo, namespace="team", labels=labels)
+        pod = cast("kopf.Body", {"metadata": {"name": "tiny-1-0"}})
+        await main.on_pod(memo=memo, body=pod, type="DELETED")
         body = cast("kopf.Body", node_body("n"))
         await main.on_node(memo=memo, body=body, type="DELETED")
         await main.cleanup(memo=memo)
 
     asyncio.run(main_())
     run = ("wake", "team", "tiny")
-    assert app.calls == [run, ("job", "tiny-1", False), run, ("node", "n", True), ("stop",)]
+    pod = ("pod", "tiny-1-0", True)
+    assert app.calls == [run, ("job", "tiny-1", False), pod, ("node", "n", True), ("stop",)]
 
 
 def test_a_process_that_never_started_can_be_cleaned_up() -> None:

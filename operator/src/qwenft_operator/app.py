@@ -30,6 +30,8 @@ __all__ = ["App", "Options"]
 _RESYNC = 60.0
 _RESYNC_AT_ONCE = 100
 """About so many runs are looked at in one resync, in turns; a thousand take ten minutes."""
+_FREEING_SECONDS = 1.0
+_OVER = ("Succeeded", "Failed")
 _SILENCE = 240.0
 """Seconds without a single successful list after which the process is better restarted."""
 
@@ -122,6 +124,7 @@ class App:
         )
         self._server = ProgressServer(cluster, self._reports, self._queue.add)
         self._tasks: list[asyncio.Task[None]] = []
+        self._freeing: asyncio.TimerHandle | None = None
         self._node_signs: dict[str, tuple[Any, ...]] = {}
         self._listed_at = time.monotonic()
 
@@ -150,6 +153,8 @@ class App:
 
     async def stop(self) -> None:
         """Stop working; what is under way is cut off, as any crash may do."""
+        if self._freeing is not None:
+            self._freeing.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -178,6 +183,23 @@ class App:
         self.wake(body["metadata"].get("namespace"), labels.get(names.LABEL_RUN))
         if gone or has_ended(body) or names.LABEL_QUEUE in labels:
             self.wake_waiting()
+
+    def pod_changed(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        """Wake the pod's run, and soon those that wait if the pod has ended.
+
+        A Job that is deleted is gone before its pods are: only they tell when their node is free.
+        They end by the hundred, so that those that wait are woken once for all of a second.
+        """
+        labels = body["metadata"].get("labels") or {}
+        self.wake(body["metadata"].get("namespace"), labels.get(names.LABEL_RUN))
+        over = (body.get("status") or {}).get("phase") in _OVER
+        if (gone or over) and self._freeing is None and self._reconciler.waiting:
+            loop = asyncio.get_running_loop()
+            self._freeing = loop.call_later(_FREEING_SECONDS, self._pods_ended)
+
+    def _pods_ended(self) -> None:
+        self._freeing = None
+        self.wake_waiting()
 
     def node_changed(self, body: Mapping[str, Any], *, gone: bool) -> None:
         """Wake the waiting runs when a node's offer changes; most node events are heartbeats."""

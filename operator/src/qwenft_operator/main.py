@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import kopf
@@ -77,11 +76,9 @@ async def on_job(memo: kopf.Memo, body: kopf.Body, type: str | None, **_: Any) -
 
 
 @kopf.on.event("", "v1", "pods", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})
-async def on_pod(
-    memo: kopf.Memo, namespace: str | None, labels: Mapping[str, str], **_: Any
-) -> None:
-    """Wake the pod's run."""
-    memo.app.wake(namespace, labels.get(names.LABEL_RUN))
+async def on_pod(memo: kopf.Memo, body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
+    """Wake the pod's run, and those that wait for what its end frees."""
+    memo.app.pod_changed(body, gone=type == "DELETED")
 
 
 @kopf.on.event("", "v1", "nodes")
