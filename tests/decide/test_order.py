@@ -299,6 +299,37 @@ def test_a_restarting_run_gives_way_to_nobody() -> None:
     assert phase(world, "urgent") == "Pending"
 
 
+def deprived(*, known: bool) -> World:
+    """Return a world in which the Job of a run was deleted, and its pods have ended."""
+    world = occupied(1)
+    wait(world, "next")
+    del world.objects["Job", "team", "old-1"]
+    for place in [place for place in world.objects if place[0] == "Pod"]:
+        del world.objects[place]
+    if known:
+        assert world.reconcile("old") == 0.0
+    assert phase(world, "old") == ("Restarting" if known else "Starting")
+    return world
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_whose_job_was_deleted_gets_its_nodes_back(*, known: bool) -> None:
+    world = deprived(known=known)
+    world.settle("next")
+    assert (phase(world, "next"), reason(world, "next")) == ("Pending", order.REASON)
+    assert "; old may start first" in world.status("next")["message"]
+    world.settle("old")
+    assert (phase(world, "old"), world.status("old")["attempt"]) == ("Starting", 2)
+
+
+@pytest.mark.parametrize("policy", [{"suspend": True}, {"managedBy": "example.com/other"}])
+def test_it_does_not_if_it_is_not_to_go_on(policy: dict[str, object]) -> None:
+    world = deprived(known=True)
+    world.edit("old", runPolicy=policy)
+    world.settle("next")
+    assert phase(world, "next") == "Starting"
+
+
 def stream(world: World, seconds: int) -> int | None:
     """Let a small run come every 20 s and last 50; return when the big one started."""
     small: list[str] = []

@@ -8,6 +8,8 @@ Runs start by priority, then by age. Two things follow from that for a run that 
    those that have the most free already. No later run takes any of them, running ones end, and so
    it starts at last.
 
+A run between two attempts comes before all that wait: it only takes back what it had.
+
 A run that could not start even if no other run took anything keeps nobody waiting.
 """
 
@@ -70,7 +72,7 @@ def turn_of(situation: Situation, attempt: Try) -> Turn:
         return Turn(left=capacity)
     before: list[str] = []
     can_start = False
-    for body in view.ahead_of(situation.run)[:_MOST]:
+    for body in (*view.unkept(), *view.ahead_of(situation.run)[:_MOST]):
         rival = _rival(situation, Run.from_object(body))
         if rival is None:
             continue
@@ -88,8 +90,8 @@ def turn_of(situation: Situation, attempt: Try) -> Turn:
 
 def _rival(situation: Situation, run: Run) -> Situation | None:
     """Return the situation of a run that nothing but nodes keeps from starting, else None."""
-    planned = _condition(run, names.PLANNED)
-    if run.spec is None or run.phase != names.PENDING or planned.get("reason") not in _ASKING:
+    asks = _condition(run, names.PLANNED).get("reason") in _ASKING
+    if run.spec is None or (run.phase in ("", names.PENDING) and not asks):
         return None
     return Situation(
         run=run,

@@ -95,8 +95,25 @@ class View:
         if run.owner.queue:
             return []
         own = self.place_of(run.body)
-        waiting = [body for body in self.runs if _waits(body) and self.place_of(body) < own]
+        waiting = [body for body in self._wanting("", names.PENDING) if self.place_of(body) < own]
         return sorted(waiting, key=self.place_of)
+
+    def unkept(self) -> list[Body]:
+        """Return the runs that go on although their attempt's Job is not there any more."""
+        known = {attempt_key(job) for job in self.jobs}
+        return [
+            body
+            for body in self._wanting(names.STARTING, names.TRAINING, names.RESTARTING)
+            if (body["metadata"]["uid"], str(body["status"].get("attempt"))) not in known
+        ]
+
+    def _wanting(self, *phases: str) -> Iterator[Body]:
+        """Yield the runs in these phases that want nodes of this operator's choice."""
+        return (
+            body
+            for body in self.runs
+            if (body.get("status") or {}).get("phase", "") in phases and _may_start(body)
+        )
 
     def emptied(self) -> View:
         """Return the view as it would be if no run of this operator took anything."""
@@ -161,12 +178,10 @@ def _policy(body: Body) -> Mapping[str, Any]:
     return found
 
 
-def _waits(body: Body) -> bool:
-    """Whether a run waits for nodes of this operator's choice."""
+def _may_start(body: Body) -> bool:
     metadata, policy = body["metadata"], _policy(body)
     return (
-        (body.get("status") or {}).get("phase", "") in ("", names.PENDING)
-        and not policy.get("suspend")
+        not policy.get("suspend")
         and policy.get("managedBy", "") in ("", names.MANAGER)
         and names.LABEL_QUEUE not in (metadata.get("labels") or {})
         and "deletionTimestamp" not in metadata
