@@ -15,7 +15,7 @@ from qwenft_plan.lessons import NO_LESSONS, Experience, Pair
 
 Verb = Callable[..., int]
 Make = Callable[..., dict[str, Any]]
-KIND = "CPU.qwen2.full.bf16_mixed.tp1.pp1.none"
+KIND = "CPU.qwen2.full.bf16_mixed.tp1.pp1.none.e7"
 
 
 def lessons(kind: str, speed: float = 0.8, runs: int = 4) -> dict[str, str]:

@@ -22,7 +22,7 @@ from qwenft_plan.lessons import (
 from qwenft_plan.model import ModelShape
 from qwenft_plan.search import Judged
 
-KEY = "H100-80GB.qwen2.full.bf16_mixed.tp1.pp1.none"
+KEY = "H100-80GB.qwen2.full.bf16_mixed.tp1.pp1.none.e13"
 SEVEN = "Qwen/Qwen1.5-7B"
 
 
@@ -135,10 +135,28 @@ def test_another_device_family_or_method_is_no_kin(stranger: str) -> None:
     assert lessons.lesson(stranger) == UNTAUGHT
 
 
+@pytest.mark.parametrize(("decade", "kin"), [(9, 0), (11, 0), (12, 8), (14, 8), (15, 0)])
+def test_only_micro_batches_of_similar_work_are_kin(decade: int, kin: int) -> None:
+    """A trial of a tiny model takes its time to start operations, a large one to carry them out."""
+    lessons = NO_LESSONS
+    for number in range(8):
+        lessons = lessons.after(KEY.replace("e13", f"e{decade}"), run(number, 0.7, 1.25))
+    found = lessons.lesson(KEY)
+    assert found.kin == kin
+    assert (found.speed < 0.9) == bool(kin)
+
+
+@pytest.mark.parametrize("end", ["", ".e", ".ex", ".e-1", ".e1³", ".e" + "9" * 150])
+def test_a_key_without_its_work_teaches_nothing_of_others(end: str) -> None:
+    lessons = NO_LESSONS.after(KEY.removesuffix(".e13") + end, run(0, 0.7, 1.25))
+    assert lessons.lesson(KEY) == UNTAUGHT
+
+
 @pytest.mark.parametrize(
     ("changes", "shape"),
     [
         ({}, {"tp": 2}),
+        ({}, {"micro_batch": 64}),
         ({}, {"pp": 2}),
         ({}, {"checkpointing": "full"}),
         ({"precision": "fp32"}, {}),
@@ -151,9 +169,26 @@ def test_another_device_family_or_shape_is_another_kind_of_run(
     assert lesson_key(work(**changes), layout(**shape)) != lesson_key(work(), layout())
 
 
-@pytest.mark.parametrize("shape", [{"dp_shard": 8}, {"micro_batch": 4}, {"accumulation": 8}])
-def test_batch_and_data_parallel_ranks_are_one_kind_of_run(shape: dict[str, int]) -> None:
+@pytest.mark.parametrize("shape", [{"dp_shard": 8}, {"dp_replicate": 4}, {"accumulation": 8}])
+def test_accumulation_and_data_parallel_ranks_are_one_kind_of_run(shape: dict[str, int]) -> None:
     assert lesson_key(work(), layout(**shape)) == lesson_key(work(), layout())
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "decade"),
+    [
+        ({}, {}, 13),
+        ({"sequence_length": 16_384}, {}, 14),
+        ({}, {"micro_batch": 16}, 14),
+        ({}, {"tp": 8, "pp": 8}, 11),
+    ],
+)
+def test_a_key_tells_the_work_of_a_micro_batch_on_a_device(
+    changes: dict[str, Any], shape: dict[str, int], decade: int
+) -> None:
+    """7.7 billion parameters times 2,048 tokens are 1.6e13."""
+    seven = work(**{"model": ModelShape.known(SEVEN), "sequence_length": 2048} | changes)
+    assert lesson_key(seven, layout(**shape)).endswith(f".e{decade}")
 
 
 def test_a_key_may_stand_in_a_config_map() -> None:

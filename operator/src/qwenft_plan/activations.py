@@ -24,7 +24,7 @@ _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
 _HIDDEN_MODULES = 16.0  # bytes per hidden unit that two norms of unfused modules keep
 _CHUNK = 16.0  # bytes per element of the loss's input: logits, probabilities, gradients
 _CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once in bf16
-_WHOLE_LOGIT = 14.0  # bytes per logit: bf16, fp32 copy, log-probability, gradient
+_CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: log-probability and two gradients in fp32
 _CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
 
 
@@ -77,7 +77,9 @@ def saved_bytes(work: Workload, layout: Layout) -> float:
     whole = whole_block(work, layout)
     if layout.checkpointing == "none":
         return whole
-    return min(whole, _selective(work, layout))
+    kept = _selective(work, layout)
+    # Products are kept although no frozen weight needs them, so adapters gain nothing by it.
+    return min(whole, kept) if work.method.kind == "full" else kept
 
 
 def recompute_peak(work: Workload, layout: Layout) -> float:
@@ -90,11 +92,13 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
     """Return the bytes of logits, loss and their gradients at the peak of the last stage."""
     model, count = work.model, tokens(work, layout)
     if work.runtime.chunked_loss and layout.tp == 1 and work.fused_loss is not False:
+        # Either way the weight's gradient is whole: the chunks add to it.
+        trained = model.embedding_parameters if work.method.kind == "full" else 0
+        gradient = float(work.element_bytes * trained)
         if work.precision != "fp32":
-            return _WHOLE_LOGIT * min(count, _CHUNK_TOKENS) * model.vocab
-        # A chunk's logits take about what its input does; the weight's gradient is whole.
-        head_gradient = 4.0 * model.embedding_parameters if work.method.kind == "full" else 0.0
-        return _CHUNK * count * model.hidden + head_gradient
+            return _CHUNK_LOGIT * min(count, _CHUNK_TOKENS) * model.vocab + gradient
+        # A chunk's logits take about what its input does.
+        return _CHUNK * count * model.hidden + gradient
     per_logit = work.runtime.logit
     if work.fused_loss:
         per_logit = min(per_logit, _CHUNKED_LOGIT)

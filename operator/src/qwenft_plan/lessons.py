@@ -2,8 +2,9 @@
 
 The operator keeps what was predicted and what was measured of its own runs in a ConfigMap, one key
 a kind of run. A correction is the median of measured over predicted, drawn while runs are few
-towards what runs of other shapes on the same device taught, and those towards one. It never leaves
-its bounds: wrong or hostile measurements can shift a prediction by so much and no more.
+towards what its kin taught (runs of other shapes on the same device, with micro-batches of about
+the same work), and that towards one. It never leaves its bounds: wrong or hostile measurements can
+shift a prediction by so much and no more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ KEPT_RUNS, KEPT_KEYS = 16, 64
 
 _PRIOR = 2.0  # runs that the prediction without them weighs as much as
 _KIN_PRIOR = 4.0  # the same for runs of other shapes, which tell less
+_KIN_DECADES = 1  # a micro-batch of less work is ruled by launches and latencies, not by its plan
 _SANE = (0.01, 100.0)
 _MOST_TEXT = 16_384
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,200}")
@@ -74,7 +76,7 @@ class Experience:
 class Lesson:
     """Factors on predicted speed and memory, and the runs behind them.
 
-    `runs` were of the very kind, `kin` of other shapes on the same device.
+    `runs` were of the very kind, `kin` of other shapes on the same device and of similar work.
     """
 
     speed: float = 1.0
@@ -108,9 +110,8 @@ class Lessons:
 
     def lesson(self, key: str) -> Lesson:
         """Return the correction for one kind of run."""
-        own, pool = self.runs.get(key, ()), _pool(key)
-        kin = [run for other, runs in self.runs.items() if _pool(other) == pool for run in runs
-               if other != key]  # fmt: skip
+        own = self.runs.get(key, ())
+        kin = [run for other, runs in self.runs.items() if _is_kin(other, key) for run in runs]
         if not own and not kin:
             return UNTAUGHT
         return Lesson(
@@ -144,15 +145,34 @@ NO_LESSONS = Lessons()
 
 
 def lesson_key(work: Workload, layout: Layout) -> str:
-    """Return the ConfigMap key of a kind of run: device, model family, method and plan shape."""
+    """Return the ConfigMap key of a kind of run.
+
+    It names the device, the model's family, the method, the plan's shape and, as ``e`` and a power
+    of ten, the work of a micro-batch on one device: parameters times tokens.
+    """
     family = "qwen3" if work.model.qk_norm else "qwen2" if work.model.qkv_bias else "llama"
     shape = f"tp{layout.tp}.pp{layout.pp}.{layout.checkpointing}"
-    return f"{work.device.name}.{family}.{work.method.kind}.{work.precision}.{shape}"
+    decade = _decade(work, layout)
+    return f"{work.device.name}.{family}.{work.method.kind}.{work.precision}.{shape}.e{decade}"
 
 
-def _pool(key: str) -> str:
-    """Return what all shapes of one device, family and method have in common."""
-    return key.partition(".tp")[0]
+def _decade(work: Workload, layout: Layout) -> int:
+    tokens = layout.micro_batch * work.sequence_length
+    share = layout.tp * layout.pp * layout.cp
+    return int(math.log10(max(work.model.parameters * tokens / share, 1.0)))
+
+
+def _is_kin(other: str, key: str) -> bool:
+    """Whether two different keys share device, family and method, and nearly the work."""
+    (pool, decade), (its_pool, its_decade) = _pool(key), _pool(other)
+    return other != key and pool == its_pool and abs(decade - its_decade) <= _KIN_DECADES
+
+
+def _pool(key: str) -> tuple[str, int]:
+    """Return a key's device, family and method in one, and the decade of its work; -1 without."""
+    pool, _, shape = key.partition(".tp")
+    decade = shape.rpartition(".e")[2]
+    return pool, int(decade) if decade.isascii() and decade.isdigit() else -1
 
 
 def _factor(own: list[float], kin: list[float], bounds: tuple[float, float]) -> float:

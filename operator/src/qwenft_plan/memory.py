@@ -98,10 +98,8 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     saved, last = saved_bytes(work, layout), stage == layout.pp - 1
     logits = logit_bytes(work, layout) if last else 0.0
     head_input = head_input_bytes(work, layout) if last else 0.0
-    trains_head = last and work.method.kind == "full"
-    head_gradient = 4.0 * work.model.embedding_parameters / layout.tp if trains_head else 0.0
     buffers = _buffers(work, layout, blocks, vocabulary)
-    early = work.runtime.kept_gradients or layout.accumulation > 1
+    early = _gradients_stay(work, layout)
     held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
     at_loss = _parts(
         work,
@@ -113,7 +111,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     in_backward = _parts(
         work,
         **held_by,
-        gradients=gradients if early else head_gradient,
+        gradients=gradients if early else _head_gradient(work, layout, last=last),
         activations=count * (held * depth * saved + recompute_peak(work, layout)),
         logits=0.0,
     )
@@ -125,11 +123,28 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
         activations=count * recompute_peak(work, layout),
         logits=0.0,
         buffers=max(
-            min(buffers, _gathered(work, layout, vocabulary)),
+            min(buffers, _gathered_at_end(work, layout, vocabulary)),
             _step_temporaries(work, layout, blocks + vocabulary),
         ),
     )
     return at_loss, in_backward, at_end
+
+
+def _gradients_stay(work: Workload, layout: Layout) -> bool:
+    """Whether reduced gradients are there before the last backward ends."""
+    return work.runtime.kept_gradients or (layout.accumulation > 1 and not _unreduced(work, layout))
+
+
+def _unreduced(work: Workload, layout: Layout) -> bool:
+    """Whether a pipeline's stage keeps its gradients whole, as buffers, to the last micro-batch."""
+    return work.runtime.always_wraps and layout.pp > 1 and _gathers(work, layout)
+
+
+def _head_gradient(work: Workload, layout: Layout, *, last: bool) -> float:
+    """Bytes of the output projection's gradient, which backward makes first."""
+    if work.method.kind != "full" or not last or _unreduced(work, layout):
+        return 0.0
+    return 4.0 * work.model.embedding_parameters / layout.tp
 
 
 def _parts(work: Workload, **parts: float) -> MemoryParts:
@@ -149,25 +164,46 @@ def _step_temporaries(work: Workload, layout: Layout, parameters: float) -> floa
 def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -> float:
     """Gathered weights and unreduced gradients under full sharding, else weight gradients."""
     width, block = work.element_bytes, work.model.layer_parameters / layout.tp
-    sharded = layout.zero >= _SHARES_WEIGHTS and layout.dp_shard * layout.cp > 1
-    wraps = work.runtime.always_wraps and work.method.kind == "full"
-    if layout.zero < _SHARES_WEIGHTS or not (sharded or wraps):
-        return width * block
+    if not _gathers(work, layout):
+        # The own trainer's frozen weights have neither a copy nor a gradient.
+        frozen = work.runtime.always_wraps and work.method.kind != "full"
+        return 0.0 if frozen else width * block
     if layout.pp > 1:
         # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
         return (width + (4 if work.method.kind == "full" else 0)) * (blocks + vocabulary)
-    if not sharded:
+    if not _sharded(layout):
         return width * (blocks + vocabulary + block)  # the copy that computes, never freed
     return _gathered(work, layout, vocabulary)
 
 
+def _sharded(layout: Layout) -> bool:
+    return layout.zero >= _SHARES_WEIGHTS and layout.dp_shard * layout.cp > 1
+
+
+def _gathers(work: Workload, layout: Layout) -> bool:
+    """Whether blocks compute on a copy that is gathered for them."""
+    wraps = work.runtime.always_wraps and work.method.kind == "full"
+    return layout.zero >= _SHARES_WEIGHTS and (_sharded(layout) or wraps)
+
+
 def _whole_at_loss(work: Workload, layout: Layout, buffers: float, vocabulary: float) -> float:
-    """Bytes of gathered weights while the own trainer computes the loss: blocks are sharded."""
-    sharded = layout.pp == 1 and layout.dp_shard > 1
-    return work.element_bytes * vocabulary if work.runtime.always_wraps and sharded else buffers
+    """Bytes of gathered weights while the own trainer computes the loss.
+
+    Of the blocks only the last one is whole: its backward is next.
+    """
+    if not (work.runtime.always_wraps and layout.pp == 1 and layout.dp_shard > 1):
+        return buffers
+    return work.element_bytes * (vocabulary + work.model.layer_parameters / layout.tp)
 
 
 def _gathered(work: Workload, layout: Layout, vocabulary: float) -> float:
     """Bytes of the blocks and vocabulary matrices that are whole at once under full sharding."""
     block = work.model.layer_parameters / layout.tp
     return work.element_bytes * (vocabulary + work.runtime.gathered_blocks * block)
+
+
+def _gathered_at_end(work: Workload, layout: Layout, vocabulary: float) -> float:
+    """Bytes of what is whole while the first block's backward ends: alone, no other is fetched."""
+    if layout.dp_shard * layout.cp > 1:
+        return _gathered(work, layout, vocabulary)
+    return work.element_bytes * (vocabulary + work.model.layer_parameters / layout.tp)

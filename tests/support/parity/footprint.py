@@ -1,10 +1,17 @@
-"""Peak memory of one rank's step under a plan: torch's tracker beside the planner's prediction.
+"""Peak memory of one rank's step under a plan, tracked in torch, beside the planner's prediction.
 
-One process, torch's fake process group: collectives move nothing, tensors are as large as in a
-real gang. `python -m parity.footprint` prints all combinations.
+Torch's fake process group: collectives move nothing, tensors are as large as in a real gang.
+`python -m parity.footprint > tests/truth/trainer_footprint.csv` writes all combinations down.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,20 +20,25 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import Qwen2Config
 
+from parity.storages import Storages
 from qwenft_plan.hardware import CPU
 from qwenft_plan.memory import peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import Plan
 from qwenft_plan.runtimes import OWN
-from qwenft_plan.spec import Training
-from qwenft_plan.workload import Layout, Workload
+from qwenft_plan.spec import MATRICES, Lora, Training
+from qwenft_plan.workload import Layout, Method, Workload
 from qwenft_trainer.batch import Batch
 from qwenft_trainer.mesh import build_mesh
 from qwenft_trainer.optim import build_optimizer
-from qwenft_trainer.stages import build_stages
+from qwenft_trainer.packing import packed
+from qwenft_trainer.stages import Stages, build_stages
 from qwenft_trainer.weights import Fresh
 
-CONFIG: dict[str, Any] = {
+LENGTH = 1024
+FOLD = 4
+"""Samples that share a row where samples are packed."""
+NARROW: dict[str, Any] = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
     "num_attention_heads": 8,
@@ -37,7 +49,54 @@ CONFIG: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": False,
 }
-LENGTH = 1024
+WIDE = NARROW | {
+    "hidden_size": 512,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "intermediate_size": 1408,
+    "vocab_size": 16_384,
+}
+"""Grouped queries, and four times the vocabulary: most of its memory is at the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Combination:
+    """One way to train a small model; ``adapted`` names the matrices with adapters."""
+
+    wide: bool = False
+    precision: str = "bf16"
+    checkpointing: str = "none"
+    adapted: tuple[str, ...] = ()
+    packing: bool = False
+    accumulation: int = 1
+    pp: int = 1
+    dp_replicate: int = 1
+    dp_shard: int = 1
+    tp: int = 1
+
+    @property
+    def text(self) -> str:
+        """What differs from a plain run."""
+        numbers = ("pp", "dp_replicate", "dp_shard", "tp", "accumulation")
+        parts = ["wide"] * self.wide + ["packing"] * self.packing
+        parts += [f"{name}={getattr(self, name)}" for name in numbers if getattr(self, name) > 1]
+        parts += [f"lora={len(self.adapted)}"] * bool(self.adapted)
+        return " ".join(parts) or "plain"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's config.json."""
+        return WIDE if self.wide else NARROW
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters, None for all weights."""
+        return Lora(rank=8, target_modules=self.adapted) if self.adapted else None
+
+
+PLAIN = Combination()
+ADAPTED = Combination(adapted=MATRICES)
+PIPED = Combination(pp=2, accumulation=4)
 DEGREES: tuple[dict[str, int], ...] = (
     {},
     {"dp_shard": 2},
@@ -45,16 +104,49 @@ DEGREES: tuple[dict[str, int], ...] = (
     {"tp": 2},
     {"tp": 2, "dp_shard": 2},
 )
-CASES = tuple(
-    (precision, checkpointing, degrees)
-    for precision in ("fp32", "bf16")
-    for checkpointing in ("none", "selective", "full")
-    for degrees in DEGREES
+FULL_PRECISION: dict[str, Any] = {"precision": "fp32"}
+FULL: dict[str, Any] = {"checkpointing": "full"}
+GRID = tuple(
+    Combination(precision=precision, checkpointing=checkpointing, **degrees)
+    for precision, checkpointing, degrees in product(
+        ("fp32", "bf16"), ("none", "selective", "full"), DEGREES
+    )
 )
-"""Thirty combinations; pipelines and accumulation call a block twice, which the tracker refuses."""
+OTHERS = (
+    ADAPTED,
+    replace(ADAPTED, **FULL_PRECISION),
+    replace(ADAPTED, **FULL),
+    replace(ADAPTED, checkpointing="selective", dp_shard=2),
+    replace(ADAPTED, dp_shard=4, dp_replicate=2),
+    replace(ADAPTED, tp=2),
+    replace(ADAPTED, adapted=("q_proj", "v_proj")),
+    replace(ADAPTED, dp_shard=2, **FULL_PRECISION, **FULL),
+    replace(PLAIN, accumulation=4),
+    replace(PLAIN, accumulation=4, dp_shard=2, **FULL_PRECISION),
+    replace(PLAIN, accumulation=4, dp_shard=2, **FULL),
+    replace(PLAIN, packing=True),
+    replace(PLAIN, packing=True, dp_shard=2, **FULL),
+    PIPED,
+    replace(PIPED, **FULL_PRECISION, **FULL),
+    replace(PIPED, dp_shard=2),
+)
+BROAD = tuple(
+    replace(each, wide=True)
+    for each in (
+        PLAIN,
+        replace(PLAIN, dp_shard=2),
+        replace(PLAIN, dp_shard=2, **FULL),
+        replace(PLAIN, **FULL_PRECISION),
+        replace(PLAIN, dp_shard=2, **FULL_PRECISION),
+        ADAPTED,
+        replace(ADAPTED, dp_shard=2, **FULL),
+        *OTHERS[-3:],
+    )
+)
+COMBINATIONS = (*GRID, *OTHERS, *BROAD)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Footprint:
     """Bytes at the peak of a step."""
 
@@ -67,48 +159,89 @@ class Footprint:
         return self.predicted / self.tracked
 
 
-def footprint(precision: str, checkpointing: str, degrees: dict[str, int]) -> Footprint:
-    """Return the tracked and the predicted peak of the second step of rank 0."""
-    plan = _plan(precision, checkpointing, degrees)
-    dist.init_process_group("fake", rank=0, world_size=plan.world_size, store=FakeStore())
+def footprint(combination: Combination) -> Footprint:
+    """Return the tracked and the predicted peak of the fullest rank's second step."""
+    return Footprint(tracked=tracked(combination), predicted=predicted(combination))
+
+
+def tracked(combination: Combination) -> float:
+    """Return the highest sum of the storages that are alive at once, of the fullest rank."""
+    if combination.pp == 1:
+        return _as_rank(0, combination, _by_storages)
+    # A process each: torch remembers the meshes of an earlier rank. It is no fork, because
+    # backward fails in the child of a process that has run backward.
+    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+        last = _plan(combination).world_size - 1
+        jobs = [(rank, combination, _by_storages) for rank in (0, last)]
+        return max(pool.starmap(_as_rank, jobs, chunksize=1))
+
+
+def tracked_by_torch(combination: Combination) -> float:
+    """Return what torch's own tracker says, which refuses a module that runs twice in a step."""
+    return _as_rank(0, combination, _by_modules)
+
+
+def predicted(combination: Combination) -> float:
+    """Return the planner's peak of live tensors."""
+    adapted = combination.adapted
+    work = Workload(
+        model=ModelShape.from_config({"model_type": "qwen2", **combination.config}),
+        runtime=OWN,
+        device=CPU,
+        method=Method(kind="lora", rank=8, adapted=adapted) if adapted else Method(),
+        precision="fp32" if combination.precision == "fp32" else "bf16_mixed",
+        sequence_length=LENGTH,
+        per_node=8,
+    )
+    layout = Layout(
+        pp=combination.pp,
+        tp=combination.tp,
+        dp_shard=combination.dp_shard,
+        dp_replicate=combination.dp_replicate,
+        accumulation=combination.accumulation,
+        checkpointing=combination.checkpointing,
+    )
+    return peak_memory(work, layout).allocated
+
+
+Step = Callable[[], None]
+Measure = Callable[[Stages, torch.optim.Optimizer, Step], float]
+
+
+def _as_rank(rank: int, combination: Combination, measure: Measure) -> float:
+    plan = _plan(combination)
+    dist.init_process_group("fake", rank=rank, world_size=plan.world_size, store=FakeStore())
     try:
-        tracked = _tracked(plan)
+        return _second_step(plan, combination, measure)
     finally:
         dist.destroy_process_group()
-    return Footprint(tracked=tracked, predicted=_predicted(plan))
 
 
-def _plan(precision: str, checkpointing: str, degrees: dict[str, int]) -> Plan:
-    axes = {axis: degrees.get(axis, 1) for axis in ("pp", "dp_replicate", "dp_shard", "tp")}
-    dp = axes["dp_replicate"] * axes["dp_shard"]
-    world = axes["pp"] * dp * axes["tp"]
-    return Plan(
-        world_size=world,
-        nodes=1,
-        processes_per_node=world,
-        micro_batch_size=1,
-        gradient_accumulation_steps=1,
-        global_batch_size=dp,
-        sequence_length=LENGTH,
-        activation_checkpointing=checkpointing,
-        precision=precision,
-        **axes,
-    )
-
-
-def _tracked(plan: Plan) -> float:
-    stages = build_stages(plan, build_mesh(plan, "cpu"), Qwen2Config(**CONFIG), Fresh(seed=0))
+def _second_step(plan: Plan, combination: Combination, measure: Measure) -> float:
+    config = Qwen2Config(**combination.config)
+    mesh = build_mesh(plan, "cpu")
+    stages = build_stages(plan, mesh, config, Fresh(seed=0), lora=combination.lora)
     optimizer = build_optimizer(stages, Training())
-    ids = torch.randint(0, CONFIG["vocab_size"], (1, LENGTH))
-    batch = Batch.from_rows(input_ids=ids, labels=ids.clone())
+    batch = _batch(combination)
 
     def step() -> None:
-        stages.train_step(batch, trained_tokens=LENGTH * plan.dp)
+        stages.train_step(batch, trained_tokens=LENGTH * plan.global_batch_size)
         stages.clip(1.0)
         optimizer.step()
         stages.zero_grad()
 
     step()  # the first one makes the optimizer's state
+    return measure(stages, optimizer, step)
+
+
+def _by_storages(stages: Stages, optimizer: torch.optim.Optimizer, step: Step) -> float:
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    with Storages([*stages.parameters(), *moments]) as storages:
+        step()
+    return float(storages.peak)
+
+
+def _by_modules(stages: Stages, optimizer: torch.optim.Optimizer, step: Step) -> float:
     tracker = MemTracker()
     tracker.track_external(*stages.parts, optimizer)
     with tracker:
@@ -117,25 +250,41 @@ def _tracked(plan: Plan) -> float:
     return float(max(peak.values()))
 
 
-def _predicted(plan: Plan) -> float:
-    work = Workload(
-        model=ModelShape.from_config({"model_type": "qwen2", **CONFIG}),
-        runtime=OWN,
-        device=CPU,
-        precision="fp32" if plan.precision == "fp32" else "bf16_mixed",
+def _plan(combination: Combination) -> Plan:
+    axes = {axis: getattr(combination, axis) for axis in ("pp", "dp_replicate", "dp_shard", "tp")}
+    dp = axes["dp_replicate"] * axes["dp_shard"]
+    world = axes["pp"] * dp * axes["tp"]
+    return Plan(
+        world_size=world,
+        nodes=1,
+        processes_per_node=world,
+        micro_batch_size=1,
+        gradient_accumulation_steps=combination.accumulation,
+        global_batch_size=dp * combination.accumulation,
         sequence_length=LENGTH,
-        per_node=plan.world_size,
+        activation_checkpointing=combination.checkpointing,
+        precision=combination.precision,
+        **axes,
     )
-    layout = Layout(
-        tp=plan.tp,
-        dp_shard=plan.dp_shard,
-        dp_replicate=plan.dp_replicate,
-        checkpointing=plan.activation_checkpointing,
-    )
-    return peak_memory(work, layout).allocated
+
+
+def _batch(combination: Combination) -> Batch:
+    rows = combination.accumulation
+    ids = torch.randint(0, combination.config["vocab_size"], (rows, LENGTH))
+    if not combination.packing:
+        return Batch.from_rows(input_ids=ids, labels=ids.clone())
+    samples = [part for row in ids for part in row.split(LENGTH // FOLD)]
+    together = [range(row * FOLD, (row + 1) * FOLD) for row in range(rows)]
+    return packed(samples, samples, together)
 
 
 if __name__ == "__main__":
-    for each in CASES:
-        found = footprint(*each)
-        print(f"{found.ratio:.3f} {found.tracked / 1e6:7.1f} MB {each}", flush=True)
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(
+        ("precision", "checkpointing", "combination", "tracked_mb", "predicted_over_tracked")
+    )
+    for each in COMBINATIONS:
+        found = footprint(each)
+        numbers = (f"{found.tracked / 1e6:.1f}", f"{found.ratio:.3f}")
+        table.writerow((each.precision, each.checkpointing, each.text, *numbers))
+        sys.stdout.flush()

@@ -76,7 +76,6 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
     """
     compute = torch.bfloat16 if plan.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
-    # A pipeline runs a layer many times a step, where gathering it each time would dominate.
     frozen = {value for value in stage.parameters() if not value.requires_grad}
     apply = partial(
         fully_shard,
@@ -84,11 +83,13 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
         ignored_params=frozen if plan.dp_shard == 1 else None,
         mesh=sharding_mesh(mesh),
         mp_policy=policy,
-        reshard_after_forward=plan.pp == 1 and plan.dp_shard > 1,
     )
+    # A pipeline runs a layer many times a step, where gathering it each time would dominate.
+    freed = plan.pp == 1 and plan.dp_shard > 1
     for layer in stage.layers():
-        apply(layer)
-    apply(stage)
+        apply(layer, reshard_after_forward=freed)
+    # The head's backward follows its forward at once.
+    apply(stage, reshard_after_forward=False)
     for module in stage.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
