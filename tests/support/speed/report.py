@@ -68,7 +68,7 @@ def ratio(rounds: Rounds, demand: Demand) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write the document; 1 if a contender failed or a demand was missed."""
+    """Measure, print, write the document; 1 if a contender failed or a demand was not met."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=Work().steps)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = document(work, rounds, memory, load=max(load, os.getloadavg()[0]))
     print(text)
     args.output.write_text(text, encoding="utf-8")
-    return int("**missed**" in text)
+    return int("**not met**" in text)
 
 
 def measure(work: Work, names: Sequence[str], count: int) -> Rounds:
@@ -95,7 +95,8 @@ def measure(work: Work, names: Sequence[str], count: int) -> Rounds:
         rows = [{"input_ids": sample.tolist()} for sample in work.samples()]
         torch.save({"train": rows}, folder / "data.pt")
         for index in range(count):
-            for name in names:
+            # Another one begins each round, so that none always runs beside the same guest.
+            for name in (*names[index % len(names) :], *names[: index % len(names)]):
                 found = run(work, name, folder)
                 rounds[name].append(found)
                 speed = found["tokens_per_second"]
@@ -161,7 +162,7 @@ def document(work: Work, rounds: Rounds, memory: Rounds, *, load: float) -> str:
         f"{work.longest}). Padded to each step's longest sample, **{work.fill():.0%}** of the "
         f"positions are real tokens; only those count below. {work.steps} steps after {work.warm} "
         f"of warm-up, medians of {count} rounds."), "",
-        *_speeds(rounds), "", *_verdicts(work, rounds), "", *_memory(memory), "", *_not_measured(),
+        *_speeds(rounds), "", *_verdicts(work, rounds), "", *_memory(memory), "", *_remarks(),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -185,14 +186,14 @@ def _verdicts(work: Work, rounds: Rounds) -> list[str]:
     lines = ["| tokens/s | required | now | |", "|---|---|---|---|"]
     for demand in demands(work.fill()):
         found = ratio(rounds, demand)
-        met = "met" if found >= demand.least else "**missed**"
+        met = "met" if found >= demand.least else "**not met**"
         lines.append(f"| {demand.what} | ≥ {demand.least:.2f} | {found:.2f} | {met} |")
     return lines
 
 
 def _memory(memory: Rounds) -> list[str]:
     theirs, ours = (found[0]["peak_bytes"] for found in memory.values())
-    met = "met" if ours <= 0.5 * theirs else "**missed**"
+    met = "met" if ours <= 0.5 * theirs else "**not met**"
     return [
         (
             f"Peak memory of a step over 2,048 tokens with a vocabulary of {WIDE.vocabulary:,} "
@@ -203,12 +204,15 @@ def _memory(memory: Rounds) -> list[str]:
     ]
 
 
-def _not_measured() -> list[str]:
+def _remarks() -> list[str]:
     return [
-        (
-            "accelerate's row says what it wrapped the model in: unless that is an FSDP module, "
-            "FSDP2 did not happen (accelerate falls back to DDP on CPUs): no FSDP baseline then."
-        ),
+        "Padded means one sample a row. This trainer still runs rows of like length together and "
+        "gives the ranks equal work, where Hugging Face's pads rows as they come: most of the "
+        "difference is padding that is never computed. Packed means several samples a row, with "
+        "attention kept inside each; runs do that by themselves.",
+        "",
+        "accelerate takes DDP on a CPU although FSDP2 is asked for; here it was made to take FSDP2, "
+        "and the wrapper was checked. Its loss is that of rank 0's rows alone, hence another number.",
         "",
         "Not measured: GPUs (none was at hand), torchtitan (it has no Qwen2), torchtune.",
     ]

@@ -28,8 +28,8 @@ class Work:
     longest: int = 256
     median: int = 90
     spread: float = 0.6
-    steps: int = 6
-    warm: int = 2
+    steps: int = 4
+    warm: int = 1
 
     def samples(self) -> list[torch.Tensor]:
         """Return all samples in training order, int64 [t] each; the same in every process."""
