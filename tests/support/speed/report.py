@@ -206,13 +206,18 @@ def _memory(memory: Rounds) -> list[str]:
 
 def _remarks() -> list[str]:
     return [
-        "Padded means one sample a row. This trainer still runs rows of like length together and "
-        "gives the ranks equal work, where Hugging Face's pads rows as they come: most of the "
-        "difference is padding that is never computed. Packed means several samples a row, with "
-        "attention kept inside each; runs do that by themselves.",
+        (
+            "Padded means one sample a row. This trainer still runs rows of like length together "
+            "and gives the ranks equal work, where Hugging Face's pads rows as they come: most of "
+            "the difference is padding that is never computed. Packed means several samples a row, "
+            "with attention kept inside each; runs do that by themselves."
+        ),
         "",
-        "accelerate takes DDP on a CPU although FSDP2 is asked for; here it was made to take FSDP2, "
-        "and the wrapper was checked. Its loss is that of rank 0's rows alone, hence another number.",
+        (
+            "accelerate takes DDP on a CPU although FSDP2 is asked for; here it was made to take "
+            "FSDP2, and the wrapper was checked. Its loss is that of rank 0's rows alone, hence "
+            "another number."
+        ),
         "",
         "Not measured: GPUs (none was at hand), torchtitan (it has no Qwen2), torchtune.",
     ]
