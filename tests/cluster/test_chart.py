@@ -189,7 +189,7 @@ def test_one_namespace_means_rights_in_it_alone(template: Template) -> None:
     }
     assert cluster == {
         ("nodes", "get"), ("nodes", "list"), ("nodes", "watch"), ("pods", "list"),
-        ("tokenreviews", "create"),
+        ("priorityclasses", "list"), ("tokenreviews", "create"),
     }  # fmt: skip
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     assert environment["QWENFT_WATCH_NAMESPACE"] == "team"
