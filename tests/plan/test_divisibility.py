@@ -155,6 +155,18 @@ def test_a_schedule_exists_when_there_are_micro_batches_enough_for_it(
         assert f"{accumulation} micro-batches" in reason
 
 
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+@pytest.mark.parametrize("schedule", ["1F1B", "Interleaved1F1B", "ZBVZeroBubble"])
+def test_backward_in_two_halves_does_not_go_with_selective_recomputation(
+    schedule: str, checkpointing: str
+) -> None:
+    reason = pipeline_reason(MODEL, 2, schedule, 4, checkpointing)
+    refused = schedule == "ZBVZeroBubble" and checkpointing == "selective"
+    assert (reason is not None) == refused
+    if reason is not None:
+        assert "full or none works" in reason
+
+
 @pytest.mark.parametrize(
     ("whole", "dp", "micro"), [(64, 1, 1), (64, 8, 8), (64, 64, 1), (12, 3, 2), (1, 1, 1)]
 )

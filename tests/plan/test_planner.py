@@ -173,6 +173,16 @@ def test_a_plan_may_be_fixed_completely() -> None:
     ("name", "fixed", "path", "words"),
     [
         (SEVEN, {"tensor": 3}, "tensor", "32 attention heads are not divisible by 3"),
+        (
+            SEVEN,
+            {
+                "pipeline": 2,
+                "pipelineSchedule": "ZBVZeroBubble",
+                "activationCheckpointing": "selective",
+            },
+            "pipeline",
+            "full or none works",
+        ),
         ("Qwen/Qwen2.5-7B", {"tensor": 8}, "tensor", "28 attention heads"),
         ("Qwen/Qwen2.5-3B", {"tensor": 4}, "tensor", "2 key/value heads"),
         ("Qwen/Qwen2.5-0.5B", {"pipeline": 2}, "pipeline", "ties its input and output"),

@@ -34,7 +34,9 @@ def tensor_reason(model: ModelShape, tp: int, sequence_length: int) -> str | Non
     return None
 
 
-def pipeline_reason(model: ModelShape, pp: int, schedule: str, accumulation: int) -> str | None:
+def pipeline_reason(
+    model: ModelShape, pp: int, schedule: str, accumulation: int, checkpointing: str = "none"
+) -> str | None:
     """Return why `pp` stages under `schedule` with so many micro-batches do not exist, or None."""
     if pp == 1:
         return None
@@ -46,6 +48,10 @@ def pipeline_reason(model: ModelShape, pp: int, schedule: str, accumulation: int
     chunks = pp * virtual_stages(schedule, pp)
     if model.layers % chunks:
         return f"pipeline {pp}: {model.layers} blocks are not divisible by {chunks} chunks"
+    return _schedule_reason(pp, schedule, accumulation, checkpointing)
+
+
+def _schedule_reason(pp: int, schedule: str, accumulation: int, checkpointing: str) -> str | None:
     if schedule != "GPipe" and accumulation < pp:
         return (
             f"pipeline {pp}: {accumulation} micro-batches of a step are fewer than {pp} stages, "
@@ -53,6 +59,11 @@ def pipeline_reason(model: ModelShape, pp: int, schedule: str, accumulation: int
         )
     if schedule in _TWO_CHUNKS and accumulation % pp:
         return f"pipeline {pp}: {accumulation} micro-batches are not divisible by {pp} stages"
+    if schedule == "ZBVZeroBubble" and checkpointing == "selective":
+        return (
+            f"pipeline {pp}: {schedule} runs backward in two halves, which torch refuses under "
+            "selective activation checkpointing; full or none works"
+        )
     return None
 
 

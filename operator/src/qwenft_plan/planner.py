@@ -105,7 +105,9 @@ def check_fixed(spec: FinetuneSpec, model: ModelShape) -> None:
     if fixed.pipeline is not None:
         schedule = fixed.pipeline_schedule or "1F1B"
         most = training.batch_size // dp // micro
-        _refuse(f"{at}.pipeline", pipeline_reason(model, fixed.pipeline, schedule, most))
+        checkpointing = fixed.activation_checkpointing or "none"
+        reason = pipeline_reason(model, fixed.pipeline, schedule, most, checkpointing)
+        _refuse(f"{at}.pipeline", reason)
 
 
 def _data_field(spec: FinetuneSpec) -> str:

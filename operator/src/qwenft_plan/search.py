@@ -155,7 +155,7 @@ def judge_all(
                     # A larger micro-batch needs more, unless it spares accumulated gradients.
                     if too_much and accumulation > 1:
                         continue
-                    if pipeline_reason(model, pp, schedule, accumulation):
+                    if pipeline_reason(model, pp, schedule, accumulation, checkpointing):
                         continue
                     judged = _judge(work, layout, group, nodes, budget, lesson_of)
                     yield judged
