@@ -111,3 +111,44 @@ def test_a_plan_written_by_hand_needs_no_digest(tmp_path: Path) -> None:
     del fields["digest"]
     path.write_text(json.dumps(fields))
     assert planfile.load({"QWENFT_PLAN": str(path)}, world_size=1) == make_plan()
+
+
+def two_halves(folder: Path, **choices: object) -> dict[str, str]:
+    fields = {"pipeline_schedule": "ZBVZeroBubble"} | choices
+    plan = make_plan(processes_per_node=2, pp=2, accumulation=2, rows=8)
+    path = write_plan(folder, plan)
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if k != "digest"}
+    path.write_text(json.dumps(kept | fields))
+    return {"QWENFT_PLAN": str(path)}
+
+
+@pytest.mark.parametrize("compiler", ["inductor", "aot_eager"])
+def test_compiled_layers_under_zero_bubble_are_refused_before_anything_starts(
+    tmp_path: Path, compiler: str
+) -> None:
+    environ = two_halves(tmp_path)
+    assert planfile.load(environ, world_size=2) is not None
+    with pytest.raises(PlanInvalid) as caught:
+        planfile.load(environ | {"QWENFT_COMPILE": compiler}, world_size=2)
+    said = str(caught.value)
+    assert said.startswith(f"{environ['QWENFT_PLAN']}: ZBVZeroBubble runs backward in two halves")
+    assert f"unset QWENFT_COMPILE (it is {compiler!r})" in said
+    assert "or choose another pipeline_schedule" in said
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_selective_recomputation_under_zero_bubble_is_refused_in_a_plan_by_hand_too(
+    tmp_path: Path, checkpointing: str
+) -> None:
+    environ = two_halves(tmp_path, activation_checkpointing=checkpointing)
+    if checkpointing != "selective":
+        assert planfile.load(environ, world_size=2) is not None
+        return
+    with pytest.raises(PlanInvalid, match="full or none works"):
+        planfile.load(environ, world_size=2)
+
+
+@pytest.mark.parametrize("schedule", ["GPipe", "1F1B", "Interleaved1F1B"])
+def test_other_schedules_go_with_compiled_layers(tmp_path: Path, schedule: str) -> None:
+    environ = two_halves(tmp_path, pipeline_schedule=schedule)
+    assert planfile.load(environ | {"QWENFT_COMPILE": "inductor"}, world_size=2) is not None

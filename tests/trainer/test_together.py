@@ -4,6 +4,7 @@ Real ranks: otherwise they would train different models silently, or wait for on
 """
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,14 @@ SAVES = {
     "rank 0 writes": "save",
     "rank 0 saves the tokenizer": "PreTrainedTokenizerBase.save_pretrained",
 }
-OFTEN = {"other tokens", "rank 1 saves"}
+PARTINGS = {
+    "rank 1 ends early": "rank 1 came to the end of the script (",
+    "rank 0 ends early": "rank 0 came to the end of the script (",
+    "rank 1 leaves the loop": "rank 1 came to model.save_pretrained() (",
+    "rank 1 stands still": "within 3 s",
+    "rank 1 evaluates alone": "came to the end of the script",
+}
+OFTEN = {"other tokens", "rank 1 saves", "rank 1 ends early"}
 
 
 def some(faults: list[str]) -> list[object]:
@@ -107,9 +115,25 @@ def test_a_save_to_which_not_all_ranks_come_is_refused(
     error = json.loads((tmp_path / "job-0" / f"error-{saver}.json").read_text())["qwenft"]
     assert error["exit_code"] == PlanInvalid.exit_code
     assert_blames(error["message"], "the save")
-    assert f"not all ranks came to {SAVES[fault]}: " in error["message"]
+    assert f"not all ranks came to {SAVES[fault]}: rank {1 - saver} came to" in error["message"]
     assert "take it out of `if rank == 0`" in error["message"]
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("fault", some(list(PARTINGS)))
+def test_a_rank_that_does_something_else_is_named_with_the_line_of_the_call_that_waits(
+    fault: str, model: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    run(fault, SHARD, model, tmp_path)
+    assert time.monotonic() - began < 60
+    waiting = int(fault.startswith("rank 0") or "alone" in fault)
+    error = json.loads((tmp_path / "job-0" / f"error-{waiting}.json").read_text())["qwenft"]
+    assert error["exit_code"] == PlanInvalid.exit_code
+    assert_blames(error["message"], "the batch")
+    assert "not all ranks came to a call of the model" in error["message"]
+    assert PARTINGS[fault] in error["message"]
+    assert "let no rank end early" in error["message"]
 
 
 def test_a_fingerprint_tells_shapes_contents_and_absence_apart() -> None:

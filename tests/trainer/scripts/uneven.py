@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import sys
+import time
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,6 +27,19 @@ def train(batch):
 
 
 train(ids)
+if args.fault == "rank 1 ends early" and rank == 1:
+    sys.exit()
+if args.fault == "rank 0 ends early" and rank == 0:
+    sys.exit()
+if args.fault == "rank 1 leaves the loop" and rank == 1:
+    model.save_pretrained(args.output)
+    sys.exit()
+if args.fault == "rank 1 stands still" and rank == 1:
+    time.sleep(9)
+if "rank 1" in args.fault or args.fault == "rank 0 ends early":
+    train(ids)
+if args.fault == "rank 1 evaluates alone" and rank == 1:
+    model(ids, labels=ids).loss.item()  # the batch
 if args.fault == "other tokens":
     train(ids + rank)
 if args.fault == "another order":

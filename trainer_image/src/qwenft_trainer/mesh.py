@@ -6,6 +6,7 @@ run is the 1×1×1×1 mesh and takes the same path through the code as all the o
 """
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,10 @@ from qwenft_plan.plan import Plan
 from qwenft_trainer.failure import PlanInvalid
 
 AXES = ("pp", "dp_replicate", "dp_shard", "tp")
+SET_UP = timedelta(seconds=600)
+"""How long a rank waits for another while models are read, written or compiled."""
+STEP = timedelta(seconds=120)
+"""How long within a step, once one has ended: all ranks come to it at the same time."""
 
 
 def pick_device() -> torch.device:
@@ -38,7 +43,15 @@ def build_mesh(plan: Plan, device_type: str) -> DeviceMesh:
             "start nodes × processes_per_node of them, or plan anew"
         )
     degrees = (plan.pp, plan.dp_replicate, plan.dp_shard, plan.tp)
-    return init_device_mesh(device_type, degrees, mesh_dim_names=AXES)
+    mesh = init_device_mesh(device_type, degrees, mesh_dim_names=AXES)
+    bound(mesh, SET_UP)
+    return mesh
+
+
+def bound(mesh: DeviceMesh, limit: timedelta) -> None:
+    """Let no collective wait for its peers longer; torch itself gives most groups half an hour."""
+    for group in {dist.group.WORLD, *(mesh.get_group(axis) for axis in AXES)}:
+        dist.set_timeout(limit, group)
 
 
 def data_index(mesh: DeviceMesh) -> int:

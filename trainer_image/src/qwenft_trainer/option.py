@@ -20,10 +20,10 @@ from qwenft_plan.plan import Plan
 from qwenft_trainer import planfile
 from qwenft_trainer.blame import refuse, told_where
 from qwenft_trainer.failure import ModelInvalid
-from qwenft_trainer.mesh import build_mesh, pick_device
+from qwenft_trainer.mesh import SET_UP, build_mesh, pick_device
 from qwenft_trainer.model import read_config
 from qwenft_trainer.stages import build_stages
-from qwenft_trainer.together import prepare_to_meet, share_random_state, user_random_state
+from qwenft_trainer.together import meet, prepare_to_meet, share_random_state, user_random_state
 from qwenft_trainer.user_model import Origin, ParallelModel
 from qwenft_trainer.weights import Checkpoint
 
@@ -53,7 +53,8 @@ class Session:
         device = pick_device()
         if not dist.is_initialized():
             # State dicts and checks travel on the CPU, gradients where the model is.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=SET_UP)
             atexit.register(_leave)
         self.mesh = build_mesh(self.plan, device.type)
         prepare_to_meet()
@@ -70,6 +71,7 @@ class Session:
         for key, way_out in REFUSED_ARGUMENTS.items():
             if options.get(key) is not None:
                 refuse(f"from_pretrained({key}=…) is not supported", way_out)
+        meet("from_pretrained")
         directory = model_directory(name, options.get("revision"))
         config = read_config(directory)
         with user_random_state(), told_where():

@@ -8,13 +8,17 @@ from qwenft_plan.plan import Plan
 from qwenft_trainer.failure import PlanInvalid
 
 VARIABLE = "QWENFT_PLAN"
+COMPILE = "QWENFT_COMPILE"
+"""Names the compiler of the layers, such as inductor; unset: layers run as they are."""
+TWO_HALVES = "ZBVZeroBubble"
+"""The schedule that runs a stage's backward twice: for its input, then for its weights."""
 
 
 def load(environ: Mapping[str, str], *, world_size: int) -> Plan | None:
     """Load the plan; None where the variable is unset or empty.
 
-    Raises :class:`PlanInvalid` for a plan that cannot be read or is made for another number of
-    processes than ``world_size``.
+    Raises :class:`PlanInvalid` for a plan that cannot be read, is made for another number of
+    processes than ``world_size``, or cannot be run as the environment asks.
     """
     path = environ.get(VARIABLE)
     if not path:
@@ -30,4 +34,21 @@ def load(environ: Mapping[str, str], *, world_size: int) -> Plan | None:
             f"start with --nnodes={plan.nodes} --nproc-per-node={plan.processes_per_node}, "
             "or plan anew for the nodes at hand",
         )
+    _check_halves(path, plan, environ.get(COMPILE))
     return plan
+
+
+def _check_halves(path: str, plan: Plan, compiler: str | None) -> None:
+    """Refuse what torch cannot run backward in two halves; it would fail in the first step."""
+    if plan.pp == 1 or plan.pipeline_schedule != TWO_HALVES:
+        return
+    if compiler:
+        raise PlanInvalid(
+            f"{path}: {TWO_HALVES} runs backward in two halves, which torch cannot do in compiled "
+            f"layers; unset {COMPILE} (it is {compiler!r}) or choose another pipeline_schedule"
+        )
+    if plan.activation_checkpointing == "selective":
+        raise PlanInvalid(
+            f"{path}: {TWO_HALVES} runs backward in two halves, which torch refuses under "
+            "selective activation checkpointing; full or none works"
+        )

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_any, tree_map_only
 
 from qwenft_trainer.blame import refuse
+from qwenft_trainer.mesh import SET_UP, bound
 from qwenft_trainer.option import Session
 from qwenft_trainer.patches import Target
 from qwenft_trainer.together import meet
@@ -79,6 +80,7 @@ def writing(session: Session, original: Callable[..., Any]) -> Callable[..., Any
         if session.mesh is None:
             return original(*args, **kwargs)
         meet(original.__qualname__)
+        bound(session.mesh, SET_UP)
         result = original(*args, **kwargs) if dist.get_rank() == 0 else None
         dist.barrier()
         return result

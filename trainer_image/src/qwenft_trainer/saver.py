@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from qwenft_trainer.checkpoint import CheckpointStore, state_of
 from qwenft_trainer.gradients import local
 from qwenft_trainer.headroom import available_bytes
-from qwenft_trainer.mesh import pick_device
+from qwenft_trainer.mesh import SET_UP, pick_device
 from qwenft_trainer.stages import Stages
 
 ROOM_SHARE = 0.8
@@ -37,7 +37,7 @@ class Saver:
 
     def __init__(self, store: CheckpointStore, *, published: int | None = None) -> None:
         self._store = store
-        self._group: Any = dist.new_group(backend="gloo")
+        self._group: Any = dist.new_group(backend="gloo", timeout=SET_UP)
         self._stager: DefaultStager | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None

@@ -20,6 +20,7 @@ import transformers
 from qwenft_plan.plan import Plan
 from qwenft_trainer import here, old_names, option, ranked, refusals, steps
 from qwenft_trainer.patches import Target, replaced
+from qwenft_trainer.together import meet
 
 SEED = 0
 """Where a script that does not seed begins; one that does is left alone."""
@@ -49,7 +50,7 @@ def installed(plan: Plan | None) -> Iterator[None]:
         if found is not None:
             found.check_end()
             if dist.is_initialized():
-                dist.barrier()
+                meet("the end of the script")
                 dist.destroy_process_group()
 
 

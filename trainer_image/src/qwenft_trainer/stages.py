@@ -19,7 +19,7 @@ from qwenft_trainer.adapters import adapt
 from qwenft_trainer.batch import Batch, round_up
 from qwenft_trainer.execution import Execution, build_execution, stage_count, stage_indices
 from qwenft_trainer.gradients import gradient_norm
-from qwenft_trainer.mesh import pick_device, sum_over
+from qwenft_trainer.mesh import SET_UP, STEP, bound, pick_device, sum_over
 from qwenft_trainer.model import Stage, checked_config, layer_count, slices
 from qwenft_trainer.parallelize import parallelize
 from qwenft_trainer.validate import check_plan
@@ -65,7 +65,13 @@ class Stages:
         """
         self._switch(training=True)
         total = self.execution.train(self._micro_batches(batch), trained_tokens)
-        return self._everywhere(total) / trained_tokens
+        total = self._everywhere(total) / trained_tokens
+        bound(self.mesh, STEP)
+        return total
+
+    def wait_long(self) -> None:
+        """Let ranks wait for one another while one reads or writes, until the next step."""
+        bound(self.mesh, SET_UP)
 
     def loss_sum(self, batch: Batch | Sequence[Batch]) -> Tensor:
         """Add up the cross-entropy over every rank's rows, without gradients. Collective."""

@@ -6,28 +6,28 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from qwenft_trainer.blame import refuse, user_line
-from qwenft_trainer.failure import PlanInvalid
+from qwenft_trainer.failure import CommunicationFailure, PlanInvalid
 
 PATIENCE_VARIABLE = "QWENFT_PATIENCE_SECONDS"
 PATIENCE_SECONDS = 300.0
 """How long the others are waited for. Longer than a rank may lag behind between two batches."""
+EVERY_RANK = (
+    "under a plan every rank must call it, as often as the others, so take it out of "
+    "`if rank == 0` (only rank 0 writes files anyway) and let no rank end early"
+)
 
 _meeting: list[Any] = []
 
 
 def prepare_to_meet() -> None:
-    """Make the group in which ranks meet. Collective.
-
-    It is a group of its own for its time limit: in torch's monitored barrier rank 0 waits as long
-    as the call says, but every other rank as long as its group does, which is half an hour.
-    """
+    """Make the group in which ranks meet, for its time limit is its own. Collective."""
     if dist.get_world_size() > 1:
         _meeting[:] = [dist.new_group(backend="gloo", timeout=patience())]
 
@@ -39,31 +39,63 @@ def patience() -> timedelta:
 
 def meet(what: str) -> None:
     """Wait for all ranks before ``what``; raises :class:`PlanInvalid` naming the likely reason."""
-    if dist.get_world_size() == 1:
-        return
-    here = user_line()
-    try:
-        dist.monitored_barrier(group=_meeting[0], timeout=patience(), wait_all_ranks=True)
-    except RuntimeError as error:
-        raise PlanInvalid(
-            f"{here}: not all ranks came to {what}: under a plan every rank must call it, so take "
-            f"it out of `if rank == 0` (only rank 0 writes files anyway): {error}",
-        ) from None
+    _agree(what, 0)
 
 
 def check_same_batch(tensors: Sequence[Tensor | None]) -> None:
-    """Refuse a batch that is not the same on every rank. Collective."""
-    if dist.get_world_size() == 1:
-        return
-    digest = fingerprint(tensors)
-    extremes = torch.tensor([digest, -digest])
-    dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
-    if int(extremes[0]) != -int(extremes[1]):
+    """Refuse a batch that is not the same on every rank, or a rank that has none. Collective."""
+    if dist.get_world_size() > 1 and not _agree("a call of the model", fingerprint(tensors)):
         refuse(
             "the ranks were given different batches",
             "every rank must load the same global batch: take out DistributedSampler and shards "
             "by rank, and seed every generator alike",
         )
+
+
+def _agree(what: str, digest: int) -> bool:
+    """Wait for all ranks to come to the same ``what``; tell whether their digests are the same.
+
+    One small reduction for all that ranks meet for: a rank that came to something else is found
+    out at once, one that comes to nothing after :func:`patience`.
+    """
+    if dist.get_world_size() == 1:
+        return True
+    place = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=8).digest(), "big") >> 2
+    extremes = torch.tensor([place, -place, digest, -digest])
+    with _waiting(what):
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=_meeting[0])
+    largest, smallest, most, least = extremes.tolist()
+    if largest != -smallest:
+        _refuse_parting(what)
+    return bool(most == -least)
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Say who is missing where ranks wait for one that does not come."""
+    here = user_line()
+    try:
+        yield
+    except RuntimeError as error:
+        if "imed out" not in str(error):
+            raise CommunicationFailure(f"{here}: a rank was lost before {what}: {error}") from error
+        raise PlanInvalid(
+            f"{here}: not all ranks came to {what} within {patience().total_seconds():.0f} s: "
+            f"{EVERY_RANK}: {error}"
+        ) from None
+
+
+def _refuse_parting(what: str) -> NoReturn:
+    """Name what each rank came to, and where."""
+    mine = f"{what} ({user_line()})"
+    everyone: list[Any] = [None] * dist.get_world_size()
+    with _waiting(what):
+        dist.all_gather_object(everyone, mine, group=_meeting[0])
+    others = next(other for other in everyone if other != mine)
+    raise PlanInvalid(
+        f"{user_line()}: not all ranks came to {what}: rank {everyone.index(others)} came to "
+        f"{others}; {EVERY_RANK}"
+    )
 
 
 def fingerprint(tensors: Sequence[Tensor | None]) -> int:

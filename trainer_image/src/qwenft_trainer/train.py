@@ -11,7 +11,6 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from qwenft_trainer import converted, trackers
+from qwenft_trainer import converted, planfile, trackers
 from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.checkpoint_files import write_json
@@ -27,7 +26,7 @@ from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import Feed, build_feed
 from qwenft_trainer.generate import speak
-from qwenft_trainer.mesh import build_mesh, data_index, pick_device
+from qwenft_trainer.mesh import SET_UP, build_mesh, data_index, pick_device
 from qwenft_trainer.meter import Meter
 from qwenft_trainer.model import check_config, read_config
 from qwenft_trainer.optim import build_optimizer, due, learning_rate, set_learning_rate, total_steps
@@ -39,10 +38,6 @@ from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
 from qwenft_trainer.watchdog import FILES, Watchdog
 from qwenft_trainer.weights import Fresh
-
-COMPILE = "QWENFT_COMPILE"
-"""Names the compiler of the layers, such as inductor; unset: layers run as they are."""
-TIMEOUT = timedelta(minutes=10)  # that a rank waits for its peers before it gives the attempt up
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,7 +71,7 @@ def main() -> None:
     with StopSignal() as stop:
         device = pick_device()
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=SET_UP)
         run = prepare(settings, stop)
         with run.watchdog:
             train(run)
@@ -106,7 +101,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     source = source_of(directory, seed=spec.training.seed)
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
-    backend, lora = os.environ.get(COMPILE), spec.training.adapters
+    backend, lora = os.environ.get(planfile.COMPILE), spec.training.adapters
     stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
     store = CheckpointStore(
         directory=settings.checkpoints,
@@ -237,6 +232,7 @@ def validate(run: Run) -> None:
 def save(run: Run, *, wait: bool = False, **notes: object) -> None:
     """Save unless this step was; ``wait`` until the files are whole. Collective."""
     run.watchdog.beat("saving", patience=FILES)
+    run.stages.wait_long()
     with run.meter.paused():
         if run.saver.begun == run.step:
             if wait:

@@ -15,6 +15,7 @@ from qwenft_trainer.together import meet
 def state_dict(stages: Stages) -> dict[str, Tensor]:
     """Return all weights on the CPU of every rank, tensor by tensor. Collective."""
     meet("model.state_dict()")
+    stages.wait_long()
     mine = {name: full(value.detach()).cpu() for name, value in stages.named_parameters()}
     if stages.plan.pp == 1:
         return mine
@@ -41,6 +42,7 @@ def parameter_count(stages: Stages) -> int:
 def save(stages: Stages, directory: Path, source: Path, dtype: torch.dtype) -> None:
     """Export the model into a directory that may hold other files already. Collective."""
     meet("model.save_pretrained()")
+    stages.wait_long()
     inner = directory / ".model"
     export_model(stages, inner, source=source, dtype=dtype)
     if dist.get_rank() == 0:
