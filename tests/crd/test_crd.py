@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -158,7 +159,43 @@ def test_the_status_is_bounded_too() -> None:
 
 
 def test_the_definition_is_small() -> None:
-    assert FILE.stat().st_size < 40_000
+    """Twice this, and ``kubectl apply`` could no longer keep its annotation beside other fields."""
+    assert len(json.dumps(CRD)) < 100_000
+
+
+SENTENCE = re.compile(r"[A-Z0-9<].*\.")
+UNIT = re.compile(
+    r"\b(GiB|seconds?|hours?|tokens?|samples?|steps?|epochs|nodes?|pods?|processes|GPUs|cores|ranks?|"
+    r"replicas|micro-batches|heads|blocks|elements|checkpoints|restarts|attempts?|changes|number|"
+    r"index|share|factor|units?|nats)\b",
+    flags=re.IGNORECASE,
+)
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Return path, type and description of every node that ``kubectl explain`` can be asked for."""
+    return [
+        (path, str(node.get("type")), str(node.get("description", "")))
+        for path, node in walk(SCHEMA)
+        if path != ".metadata"  # the apiserver's own, which it lets nobody describe
+    ]
+
+
+@pytest.mark.parametrize(("path", "kind", "text"), described(), ids=lambda value: str(value)[:60])
+def test_kubectl_explain_has_a_sentence_for_every_field(path: str, kind: str, text: str) -> None:
+    assert SENTENCE.fullmatch(text), f"{path}: {text!r} is no sentence"
+    if kind in ("integer", "number"):
+        assert UNIT.search(text), f"{path}: {text!r} names no unit"
+
+
+def test_the_fields_that_nobody_would_guess_name_their_unit() -> None:
+    told = {path: text for path, _, text in described()}
+    for path, unit in {
+        ".spec.training.batchSize": "samples", ".spec.training.sequenceLength": "tokens",
+        ".status.plan.predicted.mfu": "from 0 to 1", ".status.memoryBudgetGiB": "GiB",
+        ".status.progress.loss": "nats", ".status.plan.cost.amount": "units of currency",
+    }.items():  # fmt: skip
+        assert unit in told[path].casefold() or unit in told[path], path
 
 
 def test_the_chart_ships_the_same_bytes() -> None:
