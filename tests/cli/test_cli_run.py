@@ -142,8 +142,23 @@ def test_a_plan_of_another_version_is_bad_input(
     assert "plan.json" in capsys.readouterr().err
 
 
-def test_a_run_that_needs_more_nodes_does_not_fit_here(qwenft: Verb, tiny: Path) -> None:
-    assert qwenft("run", str(tiny)) == 3
+def test_what_a_run_asks_of_a_cluster_is_not_asked_of_this_machine(
+    qwenft: Verb, trainer: Callable[[str], None], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(STAND_IN)
+    assert "nodes: {min: 2" in tiny.read_text()
+    assert qwenft("run", str(tiny), "--processes", "1") == 0
+    told = capsys.readouterr()
+    assert "world 1" in told.out
+    assert told.err == "note: spec.resources is for a cluster; planned for this machine\n"
+
+
+def test_a_fixed_degree_that_this_machine_has_no_processes_for_does_not_fit(
+    qwenft: Verb, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(tiny.read_text() + "  parallelism: {dataShard: 4}\n")
+    assert qwenft("run", str(tiny), "--processes", "1") == 3
+    assert "dataShard" in capsys.readouterr().err
 
 
 def test_without_torch_the_way_to_get_it_is_shown(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from datetime import UTC, datetime
 
@@ -145,6 +146,20 @@ def test_a_pipe_gets_one_line() -> None:
     assert view.line(TRAINING) == (
         "qwen-stdlib  Training  step 30/60  loss 4.250  validation 4.500  workers 2/2"
     )
+
+
+def test_the_line_of_a_finished_run_says_what_it_gave_and_where() -> None:
+    result = {"validationLossBefore": 8.3738, "validationLossAfter": 5.6242, "outputPath": "/d/o"}
+    finished = dataclasses.replace(TRAINING, phase="Succeeded", result=result)
+    assert view.line(finished) == (
+        "qwen-stdlib  Succeeded  step 30/60  validation loss 8.374 → 5.624, in /d/o"
+    )
+
+
+def test_the_first_line_of_a_run_says_the_plan_and_why() -> None:
+    assert view.line(dataclasses.replace(TRAINING, progress=None)).split("  ")[2:] == [
+        "workers 2/2", TRAINING.plan, TRAINING.reason,
+    ]  # fmt: skip
 
 
 def test_the_line_of_a_failed_run_ends_with_the_cause() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from qwenft_cli.failure import BAD_INPUT, OK, CliError
 from qwenft_cli.snapshot import Snapshot
 from qwenft_cli.watch import Screen
 from qwenft_plan.plan import Plan
+from qwenft_plan.spec import Resources
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -65,7 +68,7 @@ def _plan(args: argparse.Namespace, read: Document) -> tuple[Plan, Snapshot]:
         plan = Plan.load(Path(args.plan))
         summary = f"{plan.world_size} processes, from {args.plan}"
         return plan, Snapshot(name=read.name, phase="Starting", plan=summary, started=started)
-    chosen = plan_verb.planned(read, options.this_machine(args.processes))
+    chosen = plan_verb.planned(_here(read), options.this_machine(args.processes))
     snapshot = Snapshot(
         name=read.name,
         phase="Starting",
@@ -78,6 +81,14 @@ def _plan(args: argparse.Namespace, read: Document) -> tuple[Plan, Snapshot]:
         started=started,
     )
     return chosen.plan, snapshot
+
+
+def _here(read: Document) -> Document:
+    """Return the run without what it asks of a cluster: it has this machine, and that is said."""
+    if read.spec.resources == Resources():
+        return read
+    print("note: spec.resources is for a cluster; planned for this machine", file=sys.stderr)
+    return replace(read, spec=replace(read.spec, resources=Resources()))
 
 
 def _script(

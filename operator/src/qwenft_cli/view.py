@@ -12,6 +12,7 @@ from rich.text import Text
 from qwenft_cli import wording
 from qwenft_cli.snapshot import Snapshot
 from qwenft_cli.sparkline import sparkline
+from qwenft_plan.progress import Progress
 
 __all__ = ["bar", "draw", "line"]
 
@@ -63,17 +64,21 @@ def line(snapshot: Snapshot) -> str:
     progress = snapshot.progress
     if progress is not None:
         parts.append(f"step {progress.step}/{progress.total_steps}")
-        if progress.loss is not None:
-            parts.append(f"loss {wording.number(progress.loss)}")
-        if progress.validation_loss is not None:
-            parts.append(f"validation {wording.number(progress.validation_loss)}")
-    if snapshot.workers_ready:
+        parts += [] if snapshot.result else _losses(progress)
+    if snapshot.result:
+        parts.append(_result(snapshot).plain)
+    elif snapshot.workers_ready:
         parts.append(f"workers {snapshot.workers_ready}")
     if snapshot.failure is not None and snapshot.phase == "Failed":
         parts.append(f"{snapshot.failure.reason}: {snapshot.failure.message}")
     elif snapshot.progress is None and snapshot.reason:
-        parts.append(snapshot.reason)
-    return "  ".join(parts)
+        parts += [snapshot.plan, snapshot.reason]
+    return "  ".join(part for part in parts if part)
+
+
+def _losses(progress: Progress) -> list[str]:
+    named = (("loss", progress.loss), ("validation", progress.validation_loss))
+    return [f"{label} {wording.number(value)}" for label, value in named if value is not None]
 
 
 def _title(snapshot: Snapshot, now: datetime) -> Text:
