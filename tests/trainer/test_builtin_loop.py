@@ -73,6 +73,8 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         case("other config", SHARDED, "other", config={"num_hidden_layers": 40}),
         case("flat", PIPELINE, "flat", dataset=folder / "flat.safetensors"),
         case("masked", SHARDED, "masked", dataset=folder / "masked.pt"),
+        case("unclipped", SHARDED, "unclipped", max_grad_norm=0.0),
+        case("hardly clipped", SHARDED, "hardly clipped", max_grad_norm=1e9),
         case("no validation", SHARDED, "unvalidated", dataset=folder / "training only.pt"),
     ]
     return gang.run(2, cases)
@@ -87,6 +89,13 @@ def test_a_run_ends_with_a_better_model_and_says_so(outcomes: Mapping[str, Any])
     assert result["tokensPerSecond"] > 0
     assert result["memoryGiB"] > 0
     assert result["sample"] is None
+
+
+def test_a_largest_norm_of_zero_clips_nothing(outcomes: Mapping[str, Any]) -> None:
+    """As in Hugging Face's Trainer; scaled to a norm of zero, nothing would ever be learnt."""
+    losses = outcomes["unclipped"]["losses"]
+    assert losses == outcomes["hardly clipped"]["losses"]
+    assert losses != outcomes["undisturbed"]["losses"], "a norm of 1 does clip here"
 
 
 def test_the_export_gives_the_validation_loss_that_was_reported(

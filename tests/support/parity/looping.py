@@ -51,6 +51,7 @@ def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
         training=Training(
             batch_size=stand.plan.global_batch_size,
             learning_rate=options.get("rate", 1e-3),
+            max_grad_norm=options.get("max_grad_norm", 1.0),
             report_to=tuple(options.get("report_to", ())),
             precision="fp32",
             sequence_length=64,

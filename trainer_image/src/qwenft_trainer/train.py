@@ -181,7 +181,7 @@ def train_step(run: Run) -> float:
     with run.meter.waiting():
         batch = run.training.rows(samples)
     loss = run.stages.train_step(batch, trained_tokens=trained)
-    norm = run.stages.clip(training.max_grad_norm)
+    norm = run.stages.clip(training.max_grad_norm or math.inf)
     loss_value, norm_value = torch.stack((loss, norm)).tolist()
     if not math.isfinite(loss_value) or not math.isfinite(norm_value):
         run.saver.wait()
@@ -281,7 +281,8 @@ def finish(run: Run, loss: float) -> None:
         result |= best.to_mapping()
     if dist.get_rank() == 0:
         write_json(Path(spec.output.path) / "result.json", result)
-        say(f"finished {run.step} steps: validation loss {run.before} -> {after}")
+        losses = [f"{value:.4g}" for value in (run.before, after) if value is not None]
+        say(f"finished {run.step} steps; validation loss {' -> '.join(losses) or 'not measured'}")
     run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
 
 
