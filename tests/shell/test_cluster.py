@@ -225,8 +225,9 @@ def test_a_status_of_a_changed_run_is_a_conflict() -> None:
         ask(answering((409, {})), lambda c: c.replace_status(RUN))
 
 
-def test_a_status_of_a_deleted_run_has_no_reader() -> None:
-    ask(answering((404, {})), lambda c: c.replace_status(RUN))
+def test_a_status_of_a_deleted_run_is_read_again_so_that_no_event_is_told_of_it() -> None:
+    with pytest.raises(Conflict, match="the run is gone"):
+        ask(answering((404, {})), lambda c: c.replace_status(RUN))
 
 
 def test_an_event_may_already_be_there() -> None:

@@ -17,7 +17,7 @@ from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import Metrics, MetricsServer
 from qwenft_operator.notebook import Notebook
-from qwenft_operator.port import Unavailable
+from qwenft_operator.port import Conflict, Unavailable
 from qwenft_operator.progress_server import ProgressServer
 from qwenft_operator.queue import WorkQueue
 from qwenft_operator.reconcile import Key, Reconciler
@@ -120,7 +120,7 @@ class App:
             witness=self._metrics,
         )
         self._queue: WorkQueue[Key] = WorkQueue(
-            self._reconciler, passing=(Unavailable,), watcher=self._metrics
+            self._reconciler, passing=(Unavailable, Conflict), watcher=self._metrics
         )
         self._server = ProgressServer(cluster, self._reports, self._queue.add)
         self._tasks: list[asyncio.Task[None]] = []

@@ -160,7 +160,8 @@ class ApiCluster:
             await self._call("PUT", path, body=body)
         except _Answer as answer:
             if answer.code == _NOT_FOUND:
-                return  # deleted in the meantime: there is nobody left to tell
+                # Deleted in the meantime: nothing more may be told or done in its name.
+                raise Conflict(f"status of {metadata['name']}: the run is gone") from None
             raise _translated(f"status of {metadata['name']}", answer) from None
 
     async def create_event(self, namespace: str, body: Body) -> None:

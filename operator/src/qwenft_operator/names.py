@@ -44,6 +44,8 @@ MANAGER = f"{GROUP}/operator"
 """``spec.runPolicy.managedBy`` of runs that this operator answers for."""
 ANNOTATION_CA = "qwenft.dev/progress-ca"
 """The authority that signed the operator's certificate; pods read it as a file."""
+ANNOTATION_PLAN = "qwenft.dev/plan-status"
+"""On a Job: what the status says of its plan, for an operator that finds the status silent."""
 
 BEFORE_STEP = "QWENFT_CHECKPOINT_BEFORE_STEP"
 """Variable of a trainer that must go on from an older checkpoint than the newest."""

@@ -85,6 +85,8 @@ class JobView:
     failing: bool = False
     """Whether the Job controller has decided that it fails, pods still ending."""
     deleting: bool = False
+    note: Mapping[str, Any] = field(default_factory=dict)
+    """What its start left on it: ``plan``, ``message``; empty where that is not this plan's."""
     created_at: float | None = None
     started_at: float | None = None
     """When it was last set going: a queue may stop and start it again."""
@@ -203,9 +205,19 @@ def _job(body: Body) -> JobView:
         failed="" if failed is None else str(failed.get("reason") or "Failed"),
         failing="FailureTarget" in true,
         deleting="deletionTimestamp" in metadata,
+        note=_note(body),
         created_at=parse_time(metadata.get("creationTimestamp")),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
     )
+
+
+def _note(body: Body) -> Body:
+    """Read a Job's note; anybody may have written there, so only this plan's is believed."""
+    text = (body["metadata"].get("annotations") or {}).get(names.ANNOTATION_PLAN)
+    note = _report(text or "")
+    plan, wanted = note.get("plan"), _labels(body).get(names.LABEL_PLAN)
+    ours = isinstance(plan, Mapping) and plan.get("digest") == wanted and "message" in note
+    return note if ours else {}
 
 
 def _pod(body: Body, lost: frozenset[str]) -> PodView:

@@ -23,6 +23,7 @@ from qwenft_operator.notebook import Notebook
 from qwenft_operator.observe import observe
 from qwenft_operator.outlook import SHARED_SECONDS, Outlook
 from qwenft_operator.port import Cluster, Conflict, Refused
+from qwenft_operator.recollect import recollected
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Owner, Run, Settings
 from qwenft_operator.situation import Situation
@@ -144,6 +145,7 @@ class Reconciler:
             trouble=await creation_trouble(self._cluster, owner.namespace, children, self._clock()),
             progress=self._reports.newest(owner.uid),
         )
+        run = recollected(run, observed, self._clock())
         situation = Situation(
             run=run, observed=observed, now=self._clock(), settings=self._settings
         )

@@ -171,4 +171,5 @@ class Situation:
         return dict(self.run.status) | generation | {"conditions": conditions}
 
     def _changed(self, status: dict[str, Any]) -> dict[str, Any] | None:
-        return None if status == self.run.status else status
+        written = self.run.body.get("status") or {}
+        return None if status == written else status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 from qwenft_operator import names, order
 from qwenft_operator.clock import format_time
@@ -11,6 +12,7 @@ from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
 from qwenft_operator.policies import BEGINS_ANEW, host_memory
+from qwenft_operator.recollect import remembering
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, plan_block, workers_block
@@ -116,7 +118,7 @@ def _begin(
         message += f" Avoids {', '.join(avoided)}, which failed repeatedly."
     if attempt > 1 and situation.has_script:
         message += f" {BEGINS_ANEW.capitalize()}."
-    changes = {
+    changes: dict[str, Any] = {
         "attempt": attempt,
         "plan": plan_block(planned, situation.advice.prices),
         "workers": workers_block((), planned.plan.nodes),
@@ -128,6 +130,7 @@ def _begin(
     changes |= {"startTime": None} if queued else {}
     report = Report(phase=phase, reason=phase, message=message, planned="True", changes=changes)
     notice = Notice(reason="Starting", message=message)
+    objects = remembering(objects, changes["plan"], message)
     return situation.decision(report, apply=objects, events=(notice,))
 
 

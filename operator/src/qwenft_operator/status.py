@@ -20,7 +20,15 @@ from qwenft_plan.prices import NO_PRICES, Prices
 from qwenft_plan.progress import Progress
 from qwenft_plan.search import Judged
 
-__all__ = ["Report", "compose", "plan_block", "progress_blocks", "result_block", "workers_block"]
+__all__ = [
+    "Report",
+    "compose",
+    "plan_block",
+    "planned_condition",
+    "progress_blocks",
+    "result_block",
+    "workers_block",
+]
 
 _LONGEST_MESSAGE = 1024
 _SHOWN_PODS = 16
@@ -93,6 +101,13 @@ def _planned(
     elif old is not None:
         condition |= {"reason": old["reason"], "message": old["message"]}
     return _stamped(old, condition, generation, now)
+
+
+def planned_condition(run: Run, message: str, now: float) -> dict[str, Any]:
+    """Return the condition of a plan that was made, as it follows the run's last status."""
+    old = {item["type"]: item for item in run.status.get("conditions") or ()}
+    report = Report(phase="", reason="", message=message, planned=_YES)
+    return _planned(old.get(names.PLANNED), _YES, report, run.generation, now)
 
 
 def _stamped(
