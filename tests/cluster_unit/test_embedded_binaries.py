@@ -12,7 +12,12 @@ from embedded.stages import StageError
 
 PINS = versions.load()
 PRODUCTS = {
-    product.name: product for product in (*binaries.products(PINS), *binaries.on_demand(PINS))
+    product.name: product
+    for product in (
+        *binaries.products(PINS),
+        *binaries.on_demand(PINS),
+        binaries.next_helm(PINS),
+    )
 }
 # Where a product's version must stand in its go.mod.
 MODULES = {
@@ -20,6 +25,7 @@ MODULES = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "coredns": "github.com/coredns/coredns",
     "helm": "helm.sh/helm/v3",
+    "helm4": "helm.sh/helm/v4",
     "kwok": "sigs.k8s.io/kwok",
 }
 

@@ -78,6 +78,15 @@ def on_demand(versions: Versions) -> tuple[Product, ...]:
     return (Product(name="kwok", version=versions.go["kwok"], programs=("kwok",), tools=True),)
 
 
+def next_helm(versions: Versions) -> Product:
+    """Return the newer major of Helm: the tests of the chart try both, the cluster needs one."""
+    helm = versions.go["helm4"]
+    stamp = f"-X helm.sh/helm/v4/internal/version.version={helm}"
+    return Product(
+        name="helm4", version=helm, programs=("helm",), tools=True, linker_flags=f"-s -w {stamp}"
+    )
+
+
 def pin(folder: Path) -> str:
     """Return ten hex digits over the names and contents of a Go folder."""
     digest = hashlib.sha256()
