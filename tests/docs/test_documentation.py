@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from qwenft_cli import prepare
-from qwenft_cli.__main__ import VERBS, parser
+from qwenft_cli.__main__ import VERBS, main, parser
 from qwenft_plan.spec import FinetuneSpec
 from reference import PAGES, ROOT
 from reference.crd import schema
@@ -105,7 +106,55 @@ def test_every_command_exists_with_its_options(where: str, command: str) -> None
         parser().parse_args(words)
 
 
+def page_run(where: str) -> dict[str, Any]:
+    """Return the first run of a page, the README's where it shows none."""
+    return next((run for page, run in RUNS if page == where), RUNS[0][1])
+
+
+PLANNED = sorted({
+    (where, command)
+    for where, command in commands()
+    if command.startswith(("qwenft plan ", "qwenft render ")) and " --on " in command
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(("where", "command"), PLANNED)
+def test_every_command_that_plans_does_so(
+    where: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that the page does not come with is the page's own run."""
+    words = shlex.split(command)[1:]
+    for place, word in enumerate(words):
+        if word == "FILE" or (word.endswith(".yaml") and not (ROOT / word).exists()):
+            words[place] = str(tmp_path / Path(word).name)
+            text = {} if word == "lessons.yaml" else page_run(where)
+            (tmp_path / Path(word).name).write_text(yaml.safe_dump(text))
+        elif word.endswith(".yaml"):
+            words[place] = str(ROOT / word)
+    assert main(words) == 0, capsys.readouterr().err
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+@pytest.mark.full
+@pytest.mark.torch
+def test_the_tutorial_trains_on_this_machine(tmp_path: Path) -> None:
+    """Without a cluster, word for word: from records to a model."""
+    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+    wanted = [
+        command
+        for where, command in commands()
+        if where == "docs/tutorial/3-run.md" and " ./data" in command.replace("=", " ")
+    ]
+    assert [shlex.split(command)[1] for command in wanted] == ["prepare", "run"]
+    for command in wanted:
+        words = [sys.executable, "-m", "qwenft_cli", *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "data/qwen-stdlib/model/config.json").is_file()
+
+
 def test_the_check_of_commands_can_fail() -> None:
+    assert len(PLANNED) >= 6
     with pytest.raises(SystemExit):
         parser().parse_args(["status", "--nonsense"])
     assert len(commands()) >= 25
