@@ -18,7 +18,7 @@ Make = Callable[..., dict[str, Any]]
 Verb = Callable[..., int]
 WORDS = {
     "plan", "estimate", "render", "run", "prepare", "submit", "status", "logs", "events",
-    "suspend", "resume", "report",
+    "suspend", "resume", "report", "completion",
 }  # fmt: skip
 
 

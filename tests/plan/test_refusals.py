@@ -85,8 +85,8 @@ def test_nodes_whose_devices_are_all_taken_are_not_called_cpu_nodes() -> None:
 @pytest.mark.parametrize(
     ("on", "resources", "words"),
     [
-        ("2x8xH100", {"nodes": {"min": 3}}, "at least 3 nodes with 1 free devices each"),
-        ("2x4xH100", {"gpusPerNode": 8}, "at least 1 nodes with 8 free devices each"),
+        ("2x8xH100", {"nodes": {"min": 3}}, "at least 3 nodes with 1 free device each"),
+        ("2x4xH100", {"gpusPerNode": 8}, "at least 1 node with 8 free devices each"),
         ("2x4xcpu", {"nodes": {"min": 4}, "processesPerNode": 2}, "at least 4 nodes with 2 free"),
     ],
 )

@@ -24,7 +24,7 @@ def test_too_few_nodes_leave_the_run_pending_with_the_numbers() -> None:
     world.settle()
     status = world.status()
     assert status["phase"] == "Pending"
-    assert "needs at least 2 nodes with 1 free devices each" in status["message"]
+    assert "needs at least 2 nodes with 1 free device each" in status["message"]
     assert world.condition("Planned") == "False"
     assert world.of_kind("Job") == []
     assert world.reconciler.waiting == (Key("team", "tiny"),)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from qwenft_cli import (
+    completion,
     estimate,
     events,
     logs,
@@ -33,6 +34,7 @@ __all__ = ["VERBS", "main", "parser"]
 
 VERBS: tuple[ModuleType, ...] = (
     plan, estimate, render, run, prepare, submit, status, logs, events, suspend, resume, report,
+    completion,
 )  # fmt: skip
 
 
@@ -65,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     for module in VERBS:
         below = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP + ".")
         module.add_arguments(below)
-        below.set_defaults(module=module)
+        below.set_defaults(module=module, parser=parser)
     return top
 
 

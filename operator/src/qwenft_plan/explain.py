@@ -196,9 +196,13 @@ def _too_few(spec: FinetuneSpec, inventory: Inventory) -> str:
     wanted = spec.resources.gpus_per_node or spec.resources.processes_per_node or 1
     least = spec.resources.nodes.min
     return (
-        f"needs at least {least} nodes with {wanted} free devices each; "
+        f"needs at least {_counted(least, 'node')} with {_counted(wanted, 'free device')} each; "
         f"the inventory is {inventory.describe()}"
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _no_degrees(spec: FinetuneSpec, model: ModelShape, inventory: Inventory) -> str:
