@@ -101,7 +101,8 @@ def test_every_row_is_found_under_its_own_name(name: str) -> None:
     assert find_device(name) is device(name)
 
 
-@pytest.mark.parametrize("text", ["", " ", "gpu", "TPU v5e", "Gaudi3", "K80", "A4000", "100", "x"])
+@pytest.mark.parametrize("text", ["", " ", "gpu", "TPU v5e", "Gaudi3", "K80", "A4000", "100", "x",
+                                  "H1000", "A1000", "B2000", "V1000-80G"])  # fmt: skip
 def test_an_unknown_accelerator_is_not_guessed(text: str) -> None:
     assert find_device(text) is None
 
