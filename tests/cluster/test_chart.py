@@ -203,6 +203,13 @@ def test_an_operator_that_must_not_learn_may_only_read(template: Template) -> No
     assert environment["QWENFT_LEARN"] == "false"
 
 
+def test_patience_and_growth_reach_the_operator(template: Template) -> None:
+    flags = ("--set", "scheduling.patienceSeconds=30", "--set", "scheduling.growthSeconds=0")
+    objects = template(*flags)
+    environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
+    assert (environment["QWENFT_PATIENCE"], environment["QWENFT_GROWTH"]) == ("30", "0")
+
+
 def test_prices_and_networks_reach_the_planner_as_it_reads_them(template: Template) -> None:
     flags = (
         "--set", "planner.prices.H100-80GB=2.5",

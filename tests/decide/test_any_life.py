@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenft_operator import names
+from qwenft_operator.policies.growth import LEAST_AGE
 from simulated import World, node_body
 from simulated.controllers import Ending, succeed_after
 
 RUNS = ("tiny", "other")
 CODES = (64, 65, 67, 68, 69, 70, 137)
 ACTIONS = (
-    "wait", "wait", "wait", "report", "kill", "lose", "heal", "suspend", "resume",
-    "delete pod", "delete job", "restart operator", "crash",
+    "wait", "wait", "wait", "train", "fewer", "more", "report", "kill", "lose", "heal",
+    "suspend", "resume", "delete pod", "delete job", "restart operator", "crash",
 )  # fmt: skip
 steps = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.integers(0, 7), st.sampled_from(RUNS)),
@@ -33,6 +35,8 @@ class Life:
         self.world = World()
         self.doomed: dict[tuple[str, int, int], int] = {}
         self.seen: dict[str, dict[str, Any]] = {}
+        self.hurried = True
+        self.seconds = 0
         for name in RUNS:
             self.world.submit(name, resources={"nodes": {"min": 1, "max": 2}})
         self.world.program(self.run_pod)
@@ -41,14 +45,23 @@ class Life:
         for (_, doomed_attempt, doomed_rank), code in self.doomed.items():
             if (doomed_attempt, doomed_rank) == (attempt, rank):
                 return Ending(code=code, message={"exitCode": code})
-        return succeed_after(25)(attempt, rank, age)
+        return succeed_after(25 if self.hurried else 2500)(attempt, rank, age)
 
     def act(self, action: str, number: int, name: str) -> None:
         world, attempt = self.world, self.world.status(name).get("attempt", 0)
         if action == "report" and attempt:
             world.report(number, attempt=attempt, name=name)
+        elif action == "train" and attempt:
+            self.train(number, name)
         elif action == "kill":
             self.doomed[name, attempt, number % 2] = CODES[number % len(CODES)]
+        else:
+            self.disturb(action, number, name, attempt)
+
+    def disturb(self, action: str, number: int, name: str, attempt: int) -> None:
+        world = self.world
+        if action in ("fewer", "more"):
+            world.edit(name, resources={"nodes": {"min": 1, "max": 1 + (action == "more")}})
         elif action == "lose":
             world.lose(f"node-{number % 2 + 1}")
         elif action == "heal":
@@ -64,7 +77,18 @@ class Life:
         elif action == "crash":
             world.crash_at = 2 * len(world.writes) + number
 
+    def train(self, number: int, name: str) -> None:
+        """Let the run train for minutes with much before it: what a better plan could save."""
+        self.hurried = False
+        for second in range(30 * number):
+            attempt = self.world.status(name).get("attempt", 0)
+            if second % 10 == 0 and attempt:
+                self.world.report(second + 1, attempt=attempt, name=name, remaining=9000.0)
+            self.second()
+        self.hurried = True
+
     def second(self) -> None:
+        self.seconds += 1
         for name in RUNS:
             self.world.settle(name)
         self.world.tick(RUNS[0])
@@ -76,7 +100,9 @@ class Life:
         status, before = self.world.status(name), self.seen.get(name, {})
         attempts = {attempt for attempt, _ in self.live_pods(name)}
         assert len(attempts) <= 1, f"attempts {attempts} run at once"
-        for counter in ("attempt", "restarts", "retries"):
+        most = math.log2(1 + self.seconds / LEAST_AGE) + 1
+        assert status.get("growths", 0) <= most, "it restarts again and again to grow"
+        for counter in ("attempt", "restarts", "retries", "growths"):
             assert status.get(counter, 0) >= before.get(counter, 0), counter
         if before.get("phase") in names.TERMINAL:
             assert status["phase"] == before["phase"], "a terminal phase changed"

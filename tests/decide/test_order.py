@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qwenft_operator import names, order
 from qwenft_operator.port import Refused
+from qwenft_operator.run import Settings
 from simulated import World, node_body, run_body
 from simulated.controllers import succeed_after
 
 FOREVER = succeed_after(10**6)
+PATIENCE = Settings().patience_seconds
 
 
 def resources(nodes: int, **more: Any) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def half_free() -> World:
 
 def test_a_small_run_overtakes_a_big_one_that_cannot_start_yet() -> None:
     world = half_free()
-    world.now += order.PATIENCE - 60
+    world.now += PATIENCE - 60
     world.submit("small", resources=resources(1))
     world.settle("small")
     assert phase(world, "small") == "Starting"
@@ -166,7 +169,7 @@ def test_a_small_run_overtakes_a_big_one_that_cannot_start_yet() -> None:
 
 def test_a_run_that_has_waited_for_long_is_overtaken_no_more() -> None:
     world = half_free()
-    world.now += order.PATIENCE
+    world.now += PATIENCE
     world.submit("small", resources=resources(1))
     world.settle("small")
     assert (phase(world, "small"), reason(world, "small")) == ("Pending", order.REASON)
@@ -183,7 +186,7 @@ def test_no_more_nodes_are_kept_than_the_run_needs() -> None:
     world = half_free()
     for number in (3, 4):
         world.put(node_body(f"node-{number}", allocatable={"cpu": "1", "memory": "8Gi"}))
-    world.now += order.PATIENCE
+    world.now += PATIENCE
     world.submit("small", resources=resources(1))
     world.submit("tiny", resources=resources(2) | {"processesPerNode": 1})
     world.settle("small")
@@ -196,7 +199,7 @@ def test_a_run_that_no_empty_cluster_could_take_keeps_nobody_waiting() -> None:
     world = half_free()
     wait(world, "huge", 5)
     free(world, "big")
-    world.now += order.PATIENCE
+    world.now += PATIENCE
     world.submit("small", resources=resources(1))
     world.settle("small")
     assert phase(world, "small") == "Starting"
@@ -207,7 +210,7 @@ def test_nodes_that_the_run_cannot_use_are_not_kept() -> None:
     for number in (2, 3):
         world.put(node_body(f"node-{number}", labels={"pool": "b"}))
     wait(world, "big", resources=resources(2, nodeSelector={"pool": "a"}))
-    world.now += order.PATIENCE
+    world.now += PATIENCE
     world.submit("small", resources=resources(1))
     world.settle("small")
     assert phase(world, "small") == "Starting"
@@ -350,8 +353,10 @@ def phase_of(world: World, name: str) -> str:
     return str(world.status(name).get("phase", ""))
 
 
-def flooded() -> World:
+def flooded(patience: float) -> World:
     world = World()
+    world.settings = replace(world.settings, patience_seconds=patience)
+    world.reconciler = world.new_process()
     world.submit("old", resources=resources(1))
     world.settle("old")
     wait(world, "big", 2)
@@ -359,21 +364,19 @@ def flooded() -> World:
     return world
 
 
-def test_a_stream_of_small_runs_does_not_starve_a_big_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "PATIENCE", 100.0)
-    started = stream(flooded(), 300)
+def test_a_stream_of_small_runs_does_not_starve_a_big_one() -> None:
+    started = stream(flooded(patience=100.0), 300)
     assert started is not None
     assert 90 <= started <= 160, "what runs when patience ends may end"
 
 
-def test_it_would_without_the_end_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "PATIENCE", float("inf"))
-    assert stream(flooded(), 300) is None
+def test_it_would_without_the_end_of_patience() -> None:
+    assert stream(flooded(patience=float("inf")), 300) is None
 
 
 def test_waiting_for_a_turn_writes_nothing() -> None:
     world = half_free()
-    world.now += order.PATIENCE
+    world.now += PATIENCE
     world.submit("small", resources=resources(1))
     world.settle("small")
     written = len(world.writes)

@@ -60,6 +60,10 @@ class Options:
     name: str = "qwenft"
     """The operator's own name, which its ConfigMaps begin with."""
     learns: bool = True
+    patience: float = 600.0
+    """Seconds for which a waiting run may be overtaken."""
+    growth: float = 60.0
+    """Seconds between two questions of a run whether more nodes would pay; 0: none."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
@@ -77,6 +81,8 @@ class Options:
             home=environ.get("QWENFT_OPERATOR_NAMESPACE", ""),
             name=environ.get("QWENFT_OPERATOR_NAME", "") or "qwenft",
             learns=environ.get("QWENFT_LEARN", "true") != "false",
+            patience=float(environ.get("QWENFT_PATIENCE", "") or 600),
+            growth=float(environ.get("QWENFT_GROWTH", "") or 60),
         )
 
     @property
@@ -93,6 +99,8 @@ class Options:
             image_pull_policy=self.image_pull_policy,
             progress_url=self.progress_url if serving else "",
             progress_ca=authority,
+            patience_seconds=self.patience,
+            growth_seconds=self.growth,
         )
 
 

@@ -6,20 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qwenft_operator import names
+from qwenft_operator import names, reshape
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Deletion, Notice
+from qwenft_operator.doing import doing
 from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
-from qwenft_operator.policies import (
-    BEGINS_ANEW,
-    Circumstances,
-    Verdict,
-    image,
-    judge,
-    unschedulable,
-)
+from qwenft_operator.policies import Circumstances, Verdict, image, judge, unschedulable
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
 
@@ -281,7 +275,15 @@ def _last_progress(situation: Situation) -> dict[str, Any]:
 
 def _running(situation: Situation, job: JobView) -> Decision:
     pods = situation.observed.pods_of(job.attempt)
-    changes: dict[str, Any] = {
+    replan: dict[str, Any] = {}
+    if reshape.is_due(situation, job, pods):
+        if situation.capacity is None:
+            return Decision(wants_capacity=True, goes_on=True)
+        look = reshape.look(situation, job)
+        if look.ends is not None:
+            return look.ends
+        replan = {"replan": look.block}
+    changes: dict[str, Any] = replan | {
         "attempt": job.attempt,
         "workers": workers_block(pods, job.pods),
         # The clock of activeDeadlineSeconds does not run in a queue.
@@ -292,22 +294,23 @@ def _running(situation: Situation, job: JobView) -> Decision:
     suspect = telling(job, pods, situation.now)
     if suspect is not None and situation.history.suspect is None:
         changes["failure"] = suspect.to_status()
-    fresh, wait = _fresh_progress(situation)
+    fresh, wait = _fresh_progress(situation, job)
     changes |= fresh
-    phase, reason, message = _phase(situation, job, pods)
+    phase, reason, message = doing(situation, job, pods)
     report = Report(phase=phase, reason=reason, message=message, changes=changes)
     deletions = _hurried(job, pods) + situation.outdated_jobs()
     watch = len(pods) < job.pods or any(
         pod.waiting or pod.unscheduled or pod.node_lost for pod in pods
     )
+    waits = (wait, _POLL if watch else None, reshape.next_look(situation, job, pods))
     return situation.decision(
         report,
         delete=deletions,
-        requeue_after=wait if wait is not None else _POLL if watch else None,
+        requeue_after=min((each for each in waits if each is not None), default=None),
     )
 
 
-def _fresh_progress(situation: Situation) -> tuple[dict[str, Any], float | None]:
+def _fresh_progress(situation: Situation, job: JobView) -> tuple[dict[str, Any], float | None]:
     """Return the blocks of a new report, or the seconds until it may be written."""
     progress, history = situation.observed.progress, situation.history
     if progress is None or progress.attempt != situation.attempt:
@@ -320,52 +323,10 @@ def _fresh_progress(situation: Situation) -> tuple[dict[str, Any], float | None]
     since = situation.now - (history.reported_at or 0.0)
     if not first and since < REPORT_INTERVAL:
         return {}, REPORT_INTERVAL - since
+    began = job.started_at or job.created_at
+    if first and began is not None:
+        fresh["startSeconds"] = situation.now - began
     return fresh, None
-
-
-def _phase(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tuple[str, str, str]:
-    """Return phase, reason and message of an attempt that runs."""
-    if job.suspended:
-        return _queued(situation, job, pods)
-    if situation.observed.trouble:
-        return names.STARTING, "FailedCreate", f"no pods: {situation.observed.trouble}"
-    unscheduled = [pod for pod in pods if pod.unscheduled]
-    if unscheduled:
-        pod = unscheduled[0]
-        message = f"{len(unscheduled)} of {job.pods} pods find no node: {pod.unscheduled}"
-        return names.STARTING, "Unschedulable", message
-    waiting = next((pod for pod in pods if pod.waiting), None)
-    if waiting is not None:
-        where = f"pod {waiting.name} on {waiting.node}"
-        return names.STARTING, waiting.waiting.split(":")[0], f"{where}: {waiting.waiting}"
-    if _reported(situation):
-        return names.TRAINING, "Training", f"attempt {job.attempt} trains on {_nodes(job.pods)}"
-    running = sum(pod.phase == "Running" for pod in pods)
-    message = f"attempt {job.attempt}: {running} of {job.pods} pods run; no step trained yet"
-    return names.STARTING, "Starting", message
-
-
-def _queued(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> tuple[str, str, str]:
-    queue = situation.run.owner.queue
-    by = f"queue {queue}" if queue else "queue"
-    if situation.history.trained_attempt == job.attempt or pods:
-        ending = f"; {len(pods)} pods are ending" if pods else ""
-        then = BEGINS_ANEW if situation.has_script else "goes on from its checkpoint"
-        message = f"preempted by the {by}: when admitted again {then}"
-        return names.QUEUED, "Preempted", message + ending
-    return names.QUEUED, "Queued", f"waiting for the {by} to admit Job {job.name}"
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"
-
-
-def _reported(situation: Situation) -> bool:
-    """Whether this attempt has reported, to this process or to one before it."""
-    progress = situation.observed.progress
-    known = (situation.run.status.get("progress") or {}).get("attempt")
-    heard = None if progress is None else progress.attempt
-    return situation.attempt in (known, heard)
 
 
 def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:

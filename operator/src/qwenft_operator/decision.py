@@ -48,3 +48,5 @@ class Decision:
     """Whether the run could start, and lets another go first that could start too."""
     wants_capacity: bool = False
     """Whether the decision can only be made with the cluster's capacity at hand."""
+    goes_on: bool = False
+    """Whether an attempt runs meanwhile, and only asks whether it could run better."""

@@ -40,6 +40,10 @@ class History:
     plan: str = ""
     """Digest of the newest plan."""
     plan_nodes: int = 0
+    started_nodes: int = 0
+    """Nodes of the first attempt."""
+    growths: int = 0
+    """How often an attempt was ended for a plan with more nodes."""
     plan_memory: float = 0.0
     """GiB a device that the newest plan was expected to need."""
     trained_attempt: int = 0
@@ -78,6 +82,8 @@ class History:
             completed_at=parse_time(status.get("completionTime")),
             plan=plan.get("digest", ""),
             plan_nodes=plan.get("nodes", 0),
+            started_nodes=status.get("startedNodes", 0),
+            growths=status.get("growths", 0),
             plan_memory=(plan.get("predicted") or {}).get("memoryGiB", 0.0),
             trained_attempt=progress.get("attempt", 0) if progress.get("step") else 0,
             reported_at=parse_time(progress.get("lastUpdatedTime")),

@@ -4,9 +4,9 @@ Runs start by priority, then by age. Two things follow from that for a run that 
 
 1. a run before it that could start too goes first, and takes its nodes out of what is left;
 2. a run before it that cannot start yet is overtaken, so that free nodes do useful work, but only
-   until it has waited for :data:`PATIENCE`. From then on as many nodes as it needs are kept for it:
-   those that have the most free already. No later run takes any of them, running ones end, and so
-   it starts at last.
+   until it has waited for ``Settings.patience_seconds``. From then on as many nodes as it needs are
+   kept for it: those that have the most free already. No later run takes any of them, running ones
+   end, and so it starts at last.
 
 A run between two attempts comes before all that wait: it only takes back what it had.
 
@@ -28,10 +28,8 @@ from qwenft_operator.run import Run
 from qwenft_operator.situation import Situation
 from qwenft_operator.view import View, known_as
 
-__all__ = ["PATIENCE", "REASON", "TURN_SECONDS", "Turn", "turn_of"]
+__all__ = ["REASON", "TURN_SECONDS", "Turn", "others_wait", "turn_of"]
 
-PATIENCE = 600.0
-"""Seconds for which a waiting run may be overtaken by later ones."""
 TURN_SECONDS = 120.0
 """Seconds that a run that can start has to do so before later ones go on without it."""
 REASON = "WaitingForTurn"
@@ -52,6 +50,8 @@ class Turn:
     """Those that leave less than there is."""
     can_start: bool = False
     """Whether one of them could start right now."""
+    patience: float = 0.0
+    """Seconds for which those may be overtaken that cannot start."""
 
     @property
     def reason(self) -> str:
@@ -60,7 +60,9 @@ class Turn:
         more = f" and {len(self.before) - 1} more" if len(self.before) > 1 else ""
         if self.can_start:
             return f"{first}{more} may start first"
-        return f"nodes are kept for {first}{more}, overtaken for {PATIENCE / 60:.0f} min already"
+        return (
+            f"nodes are kept for {first}{more}, overtaken for {self.patience / 60:.3g} min already"
+        )
 
 
 def turn_of(situation: Situation, attempt: Try) -> Turn:
@@ -85,7 +87,27 @@ def turn_of(situation: Situation, attempt: Try) -> Turn:
             continue
         before.append(known_as(body, situation.run))
     left = _free_for(situation, view)
-    return Turn(left=left, before=tuple(before), can_start=can_start)
+    patience = situation.settings.patience_seconds
+    return Turn(left=left, before=tuple(before), can_start=can_start, patience=patience)
+
+
+def others_wait(situation: Situation, attempt: Try) -> bool:
+    """Whether a run that has nodes should not take more of them: others have none, or fewer.
+
+    Those count that are of no lower priority and could start on the nodes of this cluster at all.
+    """
+    view = situation.view
+    if view is None:
+        return False
+    if view.unkept():
+        return True
+    emptied = view.emptied()
+    rivals = (_rival(situation, Run.from_object(body)) for body in view.equals_of(situation.run))
+    return any(
+        bool(attempt(rival, _free_for(rival, emptied)).apply)
+        for rival in rivals
+        if rival is not None
+    )
 
 
 def _rival(situation: Situation, run: Run) -> Situation | None:
@@ -108,7 +130,7 @@ def _free_for(situation: Situation, view: View) -> Capacity:
 
 def _kept(rival: Situation, view: View, attempt: Try) -> tuple[str, ...]:
     """Return the nodes that are kept for a run which has waited for long."""
-    if rival.now - _waiting_since(rival.run) < PATIENCE:
+    if rival.now - _waiting_since(rival.run) < rival.settings.patience_seconds:
         return ()
     whole = _free_for(rival, view.emptied())
     decision = attempt(rival, whole)

@@ -90,6 +90,8 @@ class Reconciler:
         self._waiting: dict[Key, Place] = {}
         self._gave_way: dict[Key, float] = {}
         """Runs that let others go first, and since when."""
+        self._looked: dict[Key, float] = {}
+        """Runs that run, and when the capacity was last looked at for their sake."""
 
     @property
     def waiting(self) -> tuple[Key, ...]:
@@ -109,17 +111,19 @@ class Reconciler:
         body = await self._cluster.get(names.KIND, key.namespace, key.name)
         if body is None:
             self._wait_no_more(key)
+            self._looked.pop(key, None)
             if self._witness is not None:
                 self._witness.gone(key.namespace, key.name)
             return None
         if self._witness is not None:
             self._witness.seen(body)
         situation = await self._situation(body)
+        situation = replace(situation, looked_ago=self._looked_ago(key, situation))
         if await self._learnt(body, situation):
             return 0.0
         decision = decide(situation)
         if decision.wants_capacity:
-            return await self._plan_and_start(key, body, situation)
+            return await self._plan_and_start(key, body, situation, goes_on=decision.goes_on)
         self._wait_no_more(key)
         return await self._execute(body, situation, decision)
 
@@ -173,8 +177,15 @@ class Reconciler:
         await self._write_status(body, Decision(status=status))
         return True
 
+    def _looked_ago(self, key: Key, situation: Situation) -> float:
+        """Return for how long the run has not asked for more; a new process has just looked."""
+        if situation.run.phase in names.TERMINAL:
+            self._looked.pop(key, None)
+            return 0.0
+        return situation.now - self._looked.setdefault(key, situation.now)
+
     async def _plan_and_start(
-        self, key: Key, body: Mapping[str, Any], situation: Situation
+        self, key: Key, body: Mapping[str, Any], situation: Situation, *, goes_on: bool
     ) -> float | None:
         """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
         async with self._planning:
@@ -186,12 +197,15 @@ class Reconciler:
                 capacity=view.capacity_for(situation.run, advice.networks),
                 view=view,
                 gave_way_for=self._clock() - self._gave_way.get(key, self._clock()),
-                obstacles=await obstacles(self._cluster, situation.run, situation.attempt + 1),
+                obstacles=()
+                if goes_on
+                else await obstacles(self._cluster, situation.run, situation.attempt + 1),
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.
             decision = await asyncio.to_thread(decide, situation)
-            if decision.apply:
+            self._looked[key] = self._clock()
+            if decision.apply or goes_on:
                 self._wait_no_more(key)
             else:
                 self._wait(key, view.place_of(body), decision)

@@ -61,6 +61,10 @@ class Settings:
     """``https://host:port`` of the progress endpoint; empty: pods do not report."""
     progress_ca: str = ""
     """PEM of the authority that signed the endpoint's certificate."""
+    patience_seconds: float = 600.0
+    """For how long a waiting run may be overtaken by later ones."""
+    growth_seconds: float = 60.0
+    """How often a run that trains asks whether more nodes would pay; 0: never."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,8 @@ class Situation:
     """What the capacity was counted in, with those that wait; None where no order is to be kept."""
     gave_way_for: float = 0.0
     """Seconds for which the run has let others go first that could have started."""
+    looked_ago: float = 0.0
+    """Seconds since the capacity was last looked at for the sake of an attempt that runs."""
     advice: Advice = NO_ADVICE
     """Prices, networks and lessons; known together with the capacity."""
     obstacles: tuple[str, ...] = ()

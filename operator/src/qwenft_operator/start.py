@@ -21,7 +21,7 @@ from qwenft_plan.errors import Infeasible, SpecError
 from qwenft_plan.model import ModelShape
 from qwenft_plan.planner import Planned, plan
 
-__all__ = ["start_attempt"]
+__all__ = ["choose", "start_attempt", "try_to_start"]
 
 CAPACITY_GRACE = 10.0
 """Seconds that lost capacity has to come back before a run goes on with less."""
@@ -40,20 +40,20 @@ def start_attempt(situation: Situation) -> Decision:
         return Decision(wants_capacity=True)
     if situation.obstacles:
         return _blocked(situation)
-    decision = _try(situation, situation.capacity)
+    decision = try_to_start(situation, situation.capacity)
     if not decision.apply:
         return decision
-    turn = order.turn_of(situation, _try)
+    turn = order.turn_of(situation, try_to_start)
     if not turn.before:
         return decision
-    decision = _try(situation, turn.left)
+    decision = try_to_start(situation, turn.left)
     return decision if decision.apply else _wait_for_turn(situation, situation.capacity, turn)
 
 
-def _try(situation: Situation, capacity: Capacity) -> Decision:
+def try_to_start(situation: Situation, capacity: Capacity) -> Decision:
     """Return the next attempt's objects if the capacity is enough."""
     try:
-        planned, avoided = _choose(situation, capacity)
+        planned, avoided = choose(situation, capacity)
     except SpecError as error:
         return situation.failed(reason="InvalidSpec", message=str(error), planned="False")
     except Infeasible as error:
@@ -73,7 +73,7 @@ def _plan(situation: Situation, capacity: Capacity) -> Planned:
     return replace(planned, reason=explain.priced(planned, situation.advice.prices))
 
 
-def _choose(situation: Situation, capacity: Capacity) -> tuple[Planned, tuple[str, ...]]:
+def choose(situation: Situation, capacity: Capacity) -> tuple[Planned, tuple[str, ...]]:
     """Plan within what failures taught, and return the plan with the nodes that it avoids.
 
     A node that failed repeatedly is better than none at all.
@@ -125,6 +125,8 @@ def _begin(
         "startTime": situation.run.status.get("startTime") or format_time(situation.now),
         "completionTime": None,
     }
+    if attempt == 1:
+        changes["startedNodes"] = planned.plan.nodes
     queued = bool(situation.run.owner.queue)
     phase = names.QUEUED if queued else names.STARTING
     changes |= {"startTime": None} if queued else {}

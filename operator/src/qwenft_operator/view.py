@@ -27,6 +27,8 @@ Place = tuple[int, float, str, str]
 """Priority, negated; creation, seconds since the epoch; name and namespace."""
 
 _FAILURES, _ENDS = ("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")
+_MOST = 20
+"""Runs that wait and are looked at: each costs a plan."""
 _ALIVE = (names.STARTING, names.TRAINING, names.RESTARTING, names.QUEUED)
 
 
@@ -97,6 +99,14 @@ class View:
         own = self.place_of(run.body)
         waiting = [body for body in self._wanting("", names.PENDING) if self.place_of(body) < own]
         return sorted(waiting, key=self.place_of)
+
+    def equals_of(self, run: Run) -> list[Body]:
+        """Return the runs that wait for nodes and are of no lower priority, a few of many."""
+        own = self.place_of(run.body)[0]
+        waiting = [
+            body for body in self._wanting("", names.PENDING) if self.place_of(body)[0] <= own
+        ]
+        return sorted(waiting, key=self.place_of)[:_MOST]
 
     def unkept(self) -> list[Body]:
         """Return the runs that go on although their attempt's Job is not there any more."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from qwenft_operator.policies import (
     disruption,
+    growth,
     host_memory,
     image,
     invalid_input,
@@ -20,7 +21,16 @@ from qwenft_operator.policies import (
 )
 from qwenft_operator.policies.policy import BEGINS_ANEW, Circumstances, Policy, Verdict
 
-__all__ = ["BEGINS_ANEW", "POLICIES", "Circumstances", "Policy", "Verdict", "judge", "table"]
+__all__ = [
+    "BEGINS_ANEW",
+    "ON_PURPOSE",
+    "POLICIES",
+    "Circumstances",
+    "Policy",
+    "Verdict",
+    "judge",
+    "table",
+]
 
 POLICIES: tuple[Policy, ...] = (
     invalid_input.POLICY,
@@ -34,10 +44,23 @@ POLICIES: tuple[Policy, ...] = (
     worker_error.POLICY,
 )
 
+ON_PURPOSE: tuple[tuple[str, str], ...] = (
+    growth.ROW,
+    (
+        "`nodes.max` lowered below the nodes of the running attempt",
+        (
+            "save and go on by a plan for fewer nodes, not counted; where no plan is left, go on "
+            "as before and say so"
+        ),
+    ),
+)
+"""Why an attempt that has not failed is ended, and how it goes on."""
+
 
 def table() -> str:
     """Return the rules as a Markdown table, in the order in which they are asked."""
-    rows = [f"| {policy.cause} | {policy.decision} |" for policy in POLICIES]
+    rules = [(policy.cause, policy.decision) for policy in POLICIES]
+    rows = [f"| {cause} | {decision} |" for cause, decision in (*rules, *ON_PURPOSE)]
     return "\n".join(["| cause | decision |", "|---|---|", *rows]) + "\n"
 
 
