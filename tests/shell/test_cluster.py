@@ -83,6 +83,20 @@ def test_an_object_is_read_with_the_account_s_token() -> None:
     assert asked["token"] == "Bearer secret"  # noqa: S105 - the fake apiserver's
 
 
+def test_every_answer_is_told_and_so_is_none() -> None:
+    told: list[tuple[str, int | None]] = []
+
+    async def one(cluster: ApiCluster) -> None:
+        cluster.tell(lambda method, status: told.append((method, status)))
+        await cluster.get("Pod", "team", "tiny-1-0")
+
+    ask(answering((200, {"kind": "Pod"})), one)
+    ask(answering((404, {})), one)
+    with pytest.raises(Unavailable):
+        ask(answering(), one, dead=True)
+    assert told == [("GET", 200), ("GET", 404), ("GET", None)]
+
+
 def test_an_absent_object_is_none() -> None:
     assert ask(answering((404, {})), lambda c: c.get("Pod", "team", "x")) is None
 

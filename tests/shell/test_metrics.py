@@ -179,6 +179,7 @@ def test_a_look_is_counted_by_how_it_ended(
 def test_no_label_has_an_unbounded_value() -> None:
     _, metrics = training()
     allowed = {"name", "namespace", "phase", "cause", "controller", "result", "quantity", "le"}
+    allowed |= {"code", "method"}  # of HTTP: bounded by nature
     for _, labels in samples(metrics):
         assert {name for name, _ in labels} <= allowed
 
@@ -273,3 +274,16 @@ def test_a_vanished_key_is_told_once_the_operator_looks() -> None:
     metrics.seen({"metadata": {"namespace": "team", "name": "ghost", "uid": "u"}})
     World.wait_for(reconciler(Key("team", "ghost")))
     assert sum(metrics.ledger.phases().values()) == 0
+
+
+def test_requests_are_counted_under_client_go_s_name() -> None:
+    metrics = Metrics()
+    for status in (200, 409, 409, None):
+        metrics.answered("PATCH", status)
+    text, _ = asyncio.run(scrape(metrics))
+    found = {
+        dict(labels)["code"]: value
+        for (name, labels), value in read(text).items()
+        if name == "rest_client_requests_total" and dict(labels)["method"] == "PATCH"
+    }
+    assert found == {"200": 1, "409": 2, "<error>": 1}

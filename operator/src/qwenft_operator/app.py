@@ -139,7 +139,9 @@ class App:
     @classmethod
     async def start(cls, options: Options) -> App:
         """Connect, listen and begin to work."""
-        app = cls(await ApiCluster.connect(), options)
+        cluster = await ApiCluster.connect()
+        app = cls(cluster, options)
+        cluster.tell(app._metrics.answered)
         await app._listen()
         app._tasks = [
             asyncio.create_task(app._queue.run(options.workers), name="queue"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -59,6 +59,11 @@ class ApiCluster:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._listener: Callable[[str, int | None], None] = lambda _method, _status: None
+
+    def tell(self, listener: Callable[[str, int | None], None]) -> None:
+        """Call ``listener`` with method and status of every answer; None where there was none."""
+        self._listener = listener
 
     @classmethod
     async def connect(cls) -> ApiCluster:
@@ -206,7 +211,9 @@ class ApiCluster:
             )
             data = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._listener(method, None)
             raise Unavailable(f"{method} {path}: {type(error).__name__} {error}") from error
+        self._listener(method, response.status)
         return _parsed(response.status, data)
 
 

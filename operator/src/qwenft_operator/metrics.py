@@ -129,6 +129,13 @@ class Metrics:
             label, buckets=_SECONDS, registry=registry,
         ).labels(_CONTROLLER)  # fmt: skip
 
+        self._answers = Counter(
+            "rest_client_requests", "Requests to the apiserver, by method and status"
+            " (<error>: no answer); kopf's watches are not among them",
+            ("code", "method"), registry=registry,
+        )  # fmt: skip
+        self._answers.labels("200", "GET")
+
     def _make_reconcile_series(self, workers: int) -> None:
         label, registry = ("controller",), self.registry
         prefix = "controller_runtime"
@@ -197,6 +204,10 @@ class Metrics:
             self._retries.inc()
 
     # What the reconciliation tells.
+
+    def answered(self, method: str, status: int | None) -> None:
+        """Count an answer of the apiserver; None where it gave none."""
+        self._answers.labels("<error>" if status is None else str(status), method).inc()
 
     def seen(self, body: Mapping[str, Any]) -> None:
         """Take the figures of a run as it was read."""
