@@ -31,10 +31,14 @@ def told_where() -> Iterator[None]:
 def user_line() -> str:
     """Return ``file:line`` of the innermost frame that is the user's own code."""
     for frame in _frames():
-        name = frame.f_code.co_filename
-        if not name.startswith(("<", _PACKAGE, *_LIBRARIES)):
-            return f"{name}:{frame.f_lineno}"
+        if is_user_s(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return "the script"
+
+
+def is_user_s(frame: FrameType) -> bool:
+    """Tell whether a frame is the user's own code."""
+    return not frame.f_code.co_filename.startswith(("<", _PACKAGE, *_LIBRARIES))
 
 
 def _frames() -> Iterator[FrameType]:

@@ -61,7 +61,7 @@ def _owner(session: Session, values: list[Tensor]) -> Any:
     """Return the model whose parameters these are; None for tensors of no model under the plan."""
     given = {id(value) for value in values}
     for model in session.models:
-        own = {id(value) for value in model.parameters()}
+        own = {id(value) for value in model.parameters() if value.requires_grad}
         if own <= given:
             return model
         if own & given:

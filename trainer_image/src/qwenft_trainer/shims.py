@@ -18,7 +18,7 @@ import torch.distributed as dist
 import transformers
 
 from qwenft_plan.plan import Plan
-from qwenft_trainer import here, old_names, option, ranked, refusals, steps
+from qwenft_trainer import here, old_names, option, ranked, refusals, steps, values
 from qwenft_trainer.patches import Target, replaced
 from qwenft_trainer.together import meet
 
@@ -63,6 +63,7 @@ def under_a_plan(found: option.Session) -> Mapping[Target, Any]:
         **{(kind, "from_pretrained"): load for kind in _causal_models()},
         **ranked.replacements(found),
         **refusals.replacements(found),
+        **values.replacements(found),
     }
 
 

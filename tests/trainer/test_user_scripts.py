@@ -1,0 +1,140 @@
+"""Fine-tuning scripts as people write them: equal to one process, or refused by line and way out.
+
+``scripts/user_*.py`` each do something that the tutorial does not. Where a plan cannot do it, the
+error names the line that ends in the comment given here.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from parity import scripted
+from parity.scripted import Ended, Job
+from qwenft_trainer.failure import PlanInvalid
+
+pytestmark = pytest.mark.torch
+
+SCRIPTS = Path(__file__).parent / "scripts"
+TOLERANCE = 2e-5
+SHAPE = {
+    "schema_version": 1, "world_size": 2, "nodes": 1, "processes_per_node": 2, "pp": 1,
+    "dp_replicate": 1, "dp_shard": 1, "tp": 1, "micro_batch_size": 8,
+    "gradient_accumulation_steps": 1, "global_batch_size": 8, "sequence_length": 20,
+}  # fmt: skip
+PLANS: Mapping[str, Mapping[str, int]] = {
+    "replicate 2": {"dp_replicate": 2, "micro_batch_size": 4},
+    "shard 2": {"dp_shard": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2},
+    "tensor 2": {"tp": 2},
+    "pipeline 2": {"pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4},
+}
+REFUSED = {
+    ("adafactor", "tensor 2"): ("the call", "use torch.optim.AdamW"),
+    ("norm", "pipeline 2"): ("the norm", "take the norm from clip_grad_norm_"),
+}
+RUNS = [("accumulate", "tensor 2"), ("layers", "shard 2"), ("norm", "tensor 2"), *REFUSED]
+OFTEN = [("layers", "shard 2"), ("norm", "tensor 2"), ("norm", "pipeline 2")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("user")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+            tie_word_embeddings=False, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
+        Qwen2ForCausalLM(config).save_pretrained(directory / "model")
+    rows = list(records(40))
+    torch.save({"train": rows[:29], "validation": rows[29:]}, directory / "dataset.pt")
+    return directory
+
+
+def records(count: int) -> Iterator[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    for length in torch.randint(5, 20, (count,), generator=generator).tolist():
+        ids, mask = torch.zeros(20, dtype=torch.long), torch.zeros(20, dtype=torch.long)
+        ids[:length] = torch.randint(1, 128, (length,), generator=generator)
+        mask[:length] = 1
+        yield {"input_ids": ids, "attention_mask": mask}
+
+
+Run = Callable[[str, str], tuple[Ended, Path]]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path) -> Run:
+    """Run a script under a plan, once; return how it ended and its folder."""
+
+    @cache
+    def once(script: str, name: str) -> tuple[Ended, Path]:
+        place = data / f"{script} {name}"
+        place.mkdir()
+        words = ("--model", str(data / "model"), "--dataset", str(data / "dataset.pt"),
+                 "--output", str(place / "saved"))  # fmt: skip
+        job = Job(
+            name=name,
+            script=SCRIPTS / f"user_{script}.py",
+            arguments=words,
+            plan=None if name == "plain" else SHAPE | PLANS[name],
+            variables={"QWENFT_PATIENCE_SECONDS": "20"},
+        )
+        return scripted.run(place, [job])[name], place
+
+    return once
+
+
+def words_and_numbers(output: str) -> list[str | float]:
+    return [float(w) if w.replace(".", "").isdigit() else w for w in output.split()]
+
+
+def line_of(script: str, comment: str) -> int:
+    text = (SCRIPTS / f"user_{script}.py").read_text().splitlines()
+    return next(n for n, line in enumerate(text, 1) if line.endswith(f"# {comment}"))
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [pytest.param(*pair, marks=[] if pair in OFTEN else [pytest.mark.full]) for pair in RUNS],
+)
+def test_a_script_does_what_one_process_does_or_is_told_why_not(
+    script: str, name: str, run: Run
+) -> None:
+    ended, place = run(script, name)
+    expected = REFUSED.get((script, name))
+    if expected is not None:
+        comment, way_out = expected
+        assert ended.code == PlanInvalid.exit_code, ended.errors
+        told = json.loads((place / "job-0" / "error-0.json").read_text())["qwenft"]["message"]
+        assert told.startswith(f"{SCRIPTS / f'user_{script}.py'}:{line_of(script, comment)}: ")
+        assert way_out in told
+        return
+    assert ended.code == 0, ended.errors
+    plain, reference = run(script, "plain")
+    assert plain.code == 0, plain.errors
+    ours, theirs = words_and_numbers(ended.output), words_and_numbers(plain.output)
+    assert len(theirs) > 8
+    assert same(ours, theirs), f"{ended.output}\n{plain.output}"
+    if (reference / "saved").is_dir():
+        assert_same_weights(place / "saved", reference / "saved")
+
+
+def same(ours: list[Any], theirs: list[Any]) -> bool:
+    """Compare words exactly and numbers nearly."""
+    return len(ours) == len(theirs) and all(
+        a == b if isinstance(b, str) else a == pytest.approx(b, abs=TOLERANCE, rel=TOLERANCE)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours = Qwen2ForCausalLM.from_pretrained(one).state_dict()
+    for name, value in Qwen2ForCausalLM.from_pretrained(other).state_dict().items():
+        torch.testing.assert_close(ours[name], value, atol=5e-5, rtol=0, msg=name)
