@@ -140,6 +140,47 @@ def test_a_list_that_grew_old_between_two_pages_is_read_anew() -> None:
     assert "continue" not in apiserver.asked[2]["query"]
 
 
+def aged(version: str) -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": version}}
+
+
+JOB = {"kind": "Job", "metadata": {"name": "tiny-1", "namespace": "team"}}
+
+
+@pytest.mark.parametrize("version", ["99", "100", "", "opaque"])
+def test_a_list_that_does_not_know_what_was_written_before_is_no_answer(version: str) -> None:
+    async def apply_and_list(cluster: ApiCluster) -> Any:
+        await cluster.apply(JOB)
+        assert await cluster.list("Pod") == (), "other kinds may lie in another store"
+        return await cluster.list("Job")
+
+    apiserver = answering((201, aged("100")), (200, aged("7")), (200, aged(version)))
+    if version != "99":
+        assert ask(apiserver, apply_and_list) == ()
+        return
+    with pytest.raises(Unavailable, match="of version 99, 100 was seen before"):
+        ask(apiserver, apply_and_list)
+
+
+def test_a_list_that_was_asked_for_before_a_write_may_be_older_than_it() -> None:
+    async def both(cluster: ApiCluster) -> Any:
+        listing = asyncio.create_task(cluster.list("Job"))
+        await asyncio.sleep(0)
+        cluster._note_age("Job", aged("100"))
+        return await listing
+
+    assert ask(answering((200, aged("99"))), both) == ()
+
+
+def test_lists_of_runs_may_not_be_older_than_the_status_that_was_written() -> None:
+    async def write_and_list(cluster: ApiCluster) -> Any:
+        await cluster.replace_status(RUN)
+        return await cluster.list(names.KIND)
+
+    with pytest.raises(Unavailable):
+        ask(answering((200, aged("100")), (200, aged("99"))), write_and_list)
+
+
 def test_objects_are_applied_by_the_server_under_one_manager() -> None:
     apiserver = answering((200, {}))
     manifest = {"kind": "Service", "metadata": {"name": "tiny", "namespace": "team"}}

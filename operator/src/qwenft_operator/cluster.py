@@ -59,6 +59,8 @@ class ApiCluster:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._newest: dict[str, int] = {}
+        """Kind → the newest version of the store that an answer has shown."""
         self._listener: Callable[[str, int | None], None] = lambda _method, _status: None
 
     def tell(self, listener: Callable[[str, int | None], None]) -> None:
@@ -97,17 +99,37 @@ class ApiCluster:
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
         found: list[Body] = []
+        known = self._newest.get(kind, 0)
         while True:
             page = await self._page(kind, namespace, query)
             if page is None:  # the list grew old between two pages: start over
                 found.clear()
                 query.pop("continue", None)
                 continue
+            self._check_age(kind, page, known)
             found.extend(page.get("items") or ())
             following = page["metadata"].get("continue")
             if not following:
                 return tuple(found)
             query["continue"] = following
+
+    def _check_age(self, kind: str, page: Body, known: int) -> None:
+        """Refuse a list that is older than what was known when it was asked for.
+
+        A cache between the operator and the store, or an apiserver that has lost touch with it,
+        would show a Job that was just made as missing: lost, by all that can be seen. Should the
+        store itself have been set back, the liveness probe ends the process and what it knows.
+        """
+        seen = self._note_age(kind, page)
+        if seen is not None and seen < known:
+            raise Unavailable(f"list of {kind}: it is of version {seen}, {known} was seen before")
+
+    def _note_age(self, kind: str, answer: Body) -> int | None:
+        version = str((answer.get("metadata") or {}).get("resourceVersion") or "")
+        if not version.isdecimal():
+            return None
+        self._newest[kind] = max(self._newest.get(kind, 0), int(version))
+        return int(version)
 
     async def _page(self, kind: str, namespace: str, query: dict[str, str]) -> Body | None:
         try:
@@ -123,9 +145,10 @@ class ApiCluster:
         path = _path(kind, metadata["namespace"], metadata["name"])
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         try:
-            await self._call("PATCH", path, query=query, body=manifest, content=_APPLY)
+            made = await self._call("PATCH", path, query=query, body=manifest, content=_APPLY)
         except _Answer as answer:
             raise _translated(f"{kind} {metadata['name']}", answer) from None
+        self._note_age(kind, made)
 
     async def create(self, manifest: Body) -> None:
         """Make an object that must not be there yet."""
@@ -162,12 +185,13 @@ class ApiCluster:
         metadata = body["metadata"]
         path = _path(names.KIND, metadata["namespace"], metadata["name"]) + "/status"
         try:
-            await self._call("PUT", path, body=body)
+            written = await self._call("PUT", path, body=body)
         except _Answer as answer:
             if answer.code == _NOT_FOUND:
                 # Deleted in the meantime: nothing more may be told or done in its name.
                 raise Conflict(f"status of {metadata['name']}: the run is gone") from None
             raise _translated(f"status of {metadata['name']}", answer) from None
+        self._note_age(names.KIND, written)
 
     async def create_event(self, namespace: str, body: Body) -> None:
         """Create an Event; one of the same name already there is fine."""

@@ -16,6 +16,7 @@ from chaos.scene import Lived, Scene, scene
 __all__ = ["Campaign", "Verdicts", "on_a_plane"]
 
 _AT_ONCE = 4 * (os.cpu_count() or 1)
+"""Lives mostly wait: for pods, for a resync, for an answer that does not come."""
 
 
 @dataclass(kw_only=True)
