@@ -145,7 +145,18 @@ REFUSED: dict[str, tuple[Body, str]] = {
         body(training={"lora": {"rank": 8}}),
         "spec.training.lora: is for spec.training.method: lora",
     ),
-    "adapters in 4 bits": (body(training={"method": "qlora"}), "spec.training.method"),
+    "a method that is not offered": (body(training={"method": "dora"}), "spec.training.method"),
+    "a host that keeps what adapters need": (
+        body(training={"method": "qlora", "offloadOptimizer": True}),
+        "spec.training.offloadOptimizer: is for method full",
+    ),
+    "8-bit Adam by a script": (
+        body(
+            training={"optimizer": "adamw8bit"},
+            trainer={"script": {"configMap": {"name": "x"}}},
+        ),
+        "spec.training.optimizer: is done by the built-in loop only",
+    ),
     "adapters of rank 0": (
         body(training={"method": "lora", "lora": {"rank": 0}}),
         "spec.training.lora.rank",
@@ -174,7 +185,7 @@ REFUSED: dict[str, tuple[Body, str]] = {
         "spec.output.mergeAdapter: is for",
     ),
     "an optimizer that is not offered": (
-        body(training={"optimizer": "adamw8bit"}),
+        body(training={"optimizer": "sgd"}),
         "spec.training.optimizer",
     ),
     "no sample a step": (body(training={"batchSize": 0}), "spec.training.batchSize"),

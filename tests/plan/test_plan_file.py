@@ -156,5 +156,5 @@ def test_a_plan_for_adapters_says_so_and_is_another_plan() -> None:
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:
-    assert refusal(method="qlora").path == "method"
-    assert "none of full, lora" in str(refusal(method="qlora"))
+    assert refusal(method="dora").path == "method"
+    assert "none of full, lora, qlora" in str(refusal(method="dora"))

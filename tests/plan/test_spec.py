@@ -118,7 +118,7 @@ def test_every_field_is_read() -> None:
         ("checkpoint.keepBest", True, "spec.checkpoint.keepBest", "needs training.evaluateEvery"),
         ("checkpoint.keepBest", "yes", "spec.checkpoint.keepBest", "must be true or false"),
         ("training.epoch", 1, "spec.training.epoch", "not a known field"),
-        ("training.method", "qlora", "spec.training.method", "none of full, lora"),
+        ("training.method", "dora", "spec.training.method", "none of full, lora, qlora"),
         ("training.optimizer", "sgd", "spec.training.optimizer", "none of adamw"),
         ("training.lora", {"rank": 8}, "spec.training.lora", "is for spec.training.method: lora"),
         ("training.lora", {"r": 8}, "spec.training.lora.r", "not a known field"),

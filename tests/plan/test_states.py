@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from planning import FUSED, MEGATRON_LIKE, MODEL, UNFUSED, layout, work
+from qwenft_plan.hardware import CPU
 from qwenft_plan.model import ModelShape
-from qwenft_plan.runtimes import Runtime
+from qwenft_plan.runtimes import OWN, Runtime
 from qwenft_plan.sections import MATRICES
-from qwenft_plan.states import BF16_PURE, adapter_parameters, states
+from qwenft_plan.states import BF16_PURE, adapter_parameters, moment_block, states
 from qwenft_plan.workload import Layout, Method
 
 BLOCKS, VOCABULARY = 3e6, 1e6
@@ -187,3 +188,19 @@ def test_each_way_to_save_memory_saves_memory(
     runtime: Runtime, method: Method, cheaper: Method
 ) -> None:
     assert sum(per_parameter(runtime, method=cheaper)) < sum(per_parameter(runtime, method=method))
+
+
+@pytest.mark.parametrize(
+    ("columns", "block"),
+    [(4096, 256), (11008, 32), (896, 16), (5120, 128), (128, 16), (64, 0), (8, 0), (100, 0)],
+)
+def test_moments_share_a_scale_that_no_tensor_split_tears(columns: int, block: int) -> None:
+    assert moment_block(columns) == block
+    assert not block or all(columns // ranks % block == 0 for ranks in (1, 2, 4, 8))
+
+
+def test_the_own_trainer_keeps_nothing_on_the_device_when_the_host_keeps_it() -> None:
+    method = Method(offload_optimizer=True)
+    assert per_parameter(OWN, method=method) == (0, 0, 0)
+    on_cpu = work(runtime=OWN, device=CPU, method=method)
+    assert sum(states(on_cpu, layout(), BLOCKS, VOCABULARY)) == 16 * (BLOCKS + VOCABULARY)

@@ -331,6 +331,7 @@ def _device_offer(node: Body, part: Part, rest: Requests) -> Offer:
         product=part.product,
         devices=max(0, int(rest.get(part.resource, 0))),
         device_memory_bytes=part.memory,
+        host_memory_bytes=max(1, int(rest[_MEMORY])) if _MEMORY in rest else None,
     )
     return Offer(shape=shape, resource=part.resource, label=part.label)
 

@@ -17,6 +17,8 @@ __all__ = ["Block", "block_time", "head_time", "matmul_rate", "optimizer_time"]
 
 _BEST_SHARE = 0.965  # no mix of kernels comes closer to the best rate of a single one
 _HOST_ADAM = 40e9  # bytes/s of DeepSpeed's CPU Adam on a current server, per device
+_EIGHT_BIT_BYTES = 196  # bytes through HBM a parameter, counted over the own trainer's operations
+_UNPACKING_BYTES = 32  # the same of unpacking one weight from 4 bits
 _HOST_PER_MODE = {"none": 2.3, "selective": 2.6, "full": 3.3}  # all kernels over forward's
 
 
@@ -53,8 +55,17 @@ def block_time(work: Workload, layout: Layout) -> Block:
     # Frozen weights have no gradient, so adapters spare one of backward's two multiplications.
     gradients = 2.0 if work.method.kind == "full" else 1.1
     backward = gradients * products + 2.5 * attention + traffic * 2 / 3 + again
+    plain, backward = plain + _unpacking(work, layout), backward + _unpacking(work, layout)
     launch = work.runtime.launch * work.device.launch_factor
     return Block(device=plain + backward, host=launch * _HOST_PER_MODE[layout.checkpointing])
+
+
+def _unpacking(work: Workload, layout: Layout) -> float:
+    """Seconds of unpacking a block's matrices for one pass; what is computed again unpacks, too."""
+    if not work.packs:
+        return 0.0
+    once = work.model.layer_parameters / layout.tp * _UNPACKING_BYTES / work.device.hbm
+    return once if layout.checkpointing == "none" else 1.5 * once
 
 
 def head_time(work: Workload, layout: Layout) -> float:
@@ -67,8 +78,10 @@ def head_time(work: Workload, layout: Layout) -> float:
 
 def optimizer_time(work: Workload, parameters: float) -> float:
     """Return the seconds of the optimizer step over `parameters` of one rank."""
-    if work.method.offload_optimizer:
+    if work.method.offload_optimizer and work.device.vendor != "cpu":
         return parameters * (2 * 4 / work.device.pcie + 28 / _HOST_ADAM)
+    if work.method.optimizer == "adamw8bit" and work.runtime.always_wraps:
+        return parameters * _EIGHT_BIT_BYTES / work.device.hbm
     return parameters * 28 / work.device.hbm
 
 

@@ -66,9 +66,22 @@ def step_time(work: Workload, layout: Layout) -> TimeParts:
         replicate=_replicate(work, layout, micro),
         pipeline=send * layout.accumulation,
         bubble=idle,
-        optimizer=optimizer_time(work, _trained(work, layout) / share),
+        optimizer=optimizer_time(work, _trained(work, layout) / share) + _crossing(work, layout),
         overhead=work.runtime.step,
     )
+
+
+def _crossing(work: Workload, layout: Layout) -> float:
+    """Seconds that offloaded shards take over PCIe, beyond one way and back a step.
+
+    Every pass fetches the weights in fp32, every micro-batch brings its gradients; none of it is
+    assumed to be hidden.
+    """
+    if not work.on_host:
+        return 0.0
+    ways = (3 if layout.dp_shard > 1 else 2) * layout.accumulation - 2
+    share = stage_parameters(work, layout, 0) / layout.dp_shard
+    return ways * 4.0 * share / work.device.pcie
 
 
 def _slowest_stage(work: Workload, layout: Layout, block: float) -> float:

@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from qwenft_plan.model import ModelShape
 
-__all__ = ["batch_reason", "pipeline_reason", "tensor_reason", "virtual_stages"]
+__all__ = [
+    "axis_reason",
+    "batch_reason",
+    "packing_reason",
+    "pipeline_reason",
+    "tensor_reason",
+    "together_reason",
+    "virtual_stages",
+]
 
+_PACKED = 64  # 4-bit numbers that share a scale
 _TWO_CHUNKS = frozenset({"Interleaved1F1B", "ZBVZeroBubble"})
 
 
@@ -73,4 +82,44 @@ def batch_reason(global_batch: int, dp: int, micro_batch: int) -> str | None:
         return f"batch {global_batch} is not divisible by {dp} data-parallel ranks"
     if global_batch // dp % micro_batch:
         return f"micro-batch {micro_batch} does not divide the {global_batch // dp} samples a rank"
+    return None
+
+
+def axis_reason(method: str, axis: str, degree: int, *, offload: bool) -> str | None:
+    """Return why a method of training excludes `degree` on `axis` (tp or pp), or None."""
+    word = {"tp": "tensor", "pp": "pipeline"}[axis]
+    if degree == 1:
+        return None
+    if method == "qlora" and axis == "tp":
+        return (
+            f"{word} {degree}: matrices in 4 bits are not split over tensor-parallel ranks; "
+            "shard them instead"
+        )
+    if offload:
+        return (
+            f"{word} {degree}: an optimizer in the host's memory is for data-parallel plans, where "
+            "each weight crosses PCIe once a pass"
+        )
+    return None
+
+
+def together_reason(method: str, optimizer: str, *, offload: bool) -> str | None:
+    """Return why what a request asks of its optimizer contradicts itself, or None."""
+    if offload and method != "full":
+        return f"spares nothing for {method}, whose optimizer holds the adapters alone"
+    if offload and optimizer != "adamw":
+        return f"is for optimizer adamw, which the host steps fast, not for {optimizer}"
+    return None
+
+
+def packing_reason(model: ModelShape) -> str | None:
+    """Return why a model's matrices cannot be kept in 4 bits, or None."""
+    parts = (
+        ("hidden units", model.hidden),
+        ("attention columns", model.attention_width),
+        ("feed-forward columns", model.ffn),
+    )
+    for what, size in parts:
+        if size % _PACKED:
+            return f"4-bit numbers share a scale by {_PACKED}, and {size} {what} are no multiple"
     return None

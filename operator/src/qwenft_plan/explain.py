@@ -112,7 +112,8 @@ def infeasible(
         return (_too_few(spec, inventory),)
     if not refused:
         return (_no_degrees(spec, model, inventory),)
-    nearest = min(refused, key=lambda item: item.missing)
+    # What only the host has no room for is nearer than what no device has.
+    nearest = min(refused, key=lambda item: (not item.on_host, item.missing))
     missing = f"{summary(nearest)}: {nearest.reason} ({nearest.missing / GIB:.1f} GiB too much)"
     return (missing, *remedies(spec, model, groups, nearest))
 

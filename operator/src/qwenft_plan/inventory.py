@@ -27,6 +27,7 @@ class NodeShape:
     None reads it from the table. `network_bytes_per_second` is one-way out of the node and
     `link_bytes_per_second` one-way between two devices in it; None reads the table.
     `network_source` says in a few words who gave the network's rate; empty: the table.
+    `host_memory_bytes`: free memory of the node itself; None is not known, and not checked.
     """
 
     name: str
@@ -37,6 +38,7 @@ class NodeShape:
     link_bytes_per_second: float | None = None
     cpus_per_process: int = 1
     network_source: str = ""
+    host_memory_bytes: int | None = None
 
     @property
     def is_cpu(self) -> bool:
@@ -67,12 +69,14 @@ class Group:
     """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each.
 
     `network_source`: who gave the rate of the slowest node's network; empty: the table.
+    `host_memory`: free bytes of the fullest node, as far as any is known.
     """
 
     device: Device
     count: int
     devices: int
     network_source: str = ""
+    host_memory: float | None = None
 
     @property
     def is_cpu(self) -> bool:
@@ -136,8 +140,19 @@ def _product_groups(nodes: list[NodeShape]) -> list[Group]:
         )
         # Of several nodes that are as slow the first in the alphabet: their order means nothing.
         source = min(source for device, source in fitting if device.network == slowest.network)
+        hosts = [
+            node.host_memory_bytes
+            for node in nodes
+            if node.devices >= devices and node.host_memory_bytes is not None
+        ]
         groups.append(
-            Group(device=slowest, count=len(able), devices=devices, network_source=source)
+            Group(
+                device=slowest,
+                count=len(able),
+                devices=devices,
+                network_source=source,
+                host_memory=min(hosts, default=None),
+            )
         )
     return groups
 

@@ -153,7 +153,12 @@ def lesson_key(work: Workload, layout: Layout) -> str:
     family = "qwen3" if work.model.qk_norm else "qwen2" if work.model.qkv_bias else "llama"
     shape = f"tp{layout.tp}.pp{layout.pp}.{layout.checkpointing}"
     decade = _decade(work, layout)
-    return f"{work.device.name}.{family}.{work.method.kind}.{work.precision}.{shape}.e{decade}"
+    method = work.method.kind
+    if work.method.optimizer != "adamw":
+        method += f"-{work.method.optimizer}"
+    if work.method.offload_optimizer:
+        method += "-offload"
+    return f"{work.device.name}.{family}.{method}.{work.precision}.{shape}.e{decade}"
 
 
 def _decade(work: Workload, layout: Layout) -> int:

@@ -23,13 +23,23 @@ from qwenft_plan.activations import (
 from qwenft_plan.states import BF16_PURE, states
 from qwenft_plan.workload import Layout, Workload
 
-__all__ = ["SAFETY", "MemoryParts", "peak_memory", "stage_layers", "stage_parameters"]
+__all__ = [
+    "SAFETY",
+    "MemoryParts",
+    "host_bytes",
+    "peak_memory",
+    "stage_layers",
+    "stage_parameters",
+]
 
 SAFETY = 0.92
 """A plan fits when its peak stays below this share of the device's memory."""
 
 _SHARES_WEIGHTS = 3
 _CPU_PROCESS = 0.65 * 1024**3  # resident bytes of a rank before its model: Python, torch, gloo
+_CHUNK = 2.0**22  # numbers that the own trainer turns into codes, or back, at once
+_UNPACKING = 14.0  # bytes per number of a chunk: its code as bytes and as an index, value, scaled
+_EIGHT_BIT_STEP = 21.0  # bytes per number of a chunk: moments, their codes, the update
 _UNEVEN = 1.03  # a device map by size leaves the first device less than its share
 
 
@@ -64,6 +74,16 @@ def peak_memory(work: Workload, layout: Layout) -> MemoryParts:
     return max(summits, key=_total)
 
 
+def host_bytes(work: Workload, layout: Layout) -> float:
+    """Return the bytes of host memory that one rank's offloaded shards take.
+
+    In fp32: master weights, gradients, two moments.
+    """
+    if not work.on_host:
+        return 0.0
+    return 16.0 * stage_parameters(work, layout, 0) / layout.dp_shard
+
+
 def stage_layers(work: Workload, layout: Layout) -> int:
     """Return the blocks of the largest stage."""
     even = work.model.layers / layout.pp
@@ -93,6 +113,8 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     blocks = stage_layers(work, layout) * work.model.layer_parameters / layout.tp
     vocabulary = vocabulary_parameters(work, layout, stage)
     weights, gradients, optimizer = states(work, layout, blocks, vocabulary)
+    if work.on_host:  # the largest unit's, whole and summed, on its way to the host
+        gradients = 8.0 * max(vocabulary, work.model.layer_parameters / layout.tp)
     depth, held = stage_layers(work, layout), in_flight(layout, stage)
     count = tokens(work, layout)
     saved, last = saved_bytes(work, layout), stage == layout.pp - 1
@@ -132,6 +154,8 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
 
 def _gradients_stay(work: Workload, layout: Layout) -> bool:
     """Whether reduced gradients are there before the last backward ends."""
+    if work.on_host:
+        return False
     return work.runtime.kept_gradients or (layout.accumulation > 1 and not _unreduced(work, layout))
 
 
@@ -156,6 +180,10 @@ def _parts(work: Workload, **parts: float) -> MemoryParts:
 
 def _step_temporaries(work: Workload, layout: Layout, parameters: float) -> float:
     """Bytes of the optimizer step's temporaries: foreach kernels copy what is bf16."""
+    if work.method.optimizer == "adamw8bit" and work.runtime.always_wraps:
+        model, share = work.model, layout.tp * layout.dp_shard
+        largest = max(model.embedding_parameters, model.hidden * model.ffn) / share
+        return _EIGHT_BIT_STEP * min(largest, _CHUNK)
     if work.precision != BF16_PURE or work.method.kind != "full":
         return 0.0
     return work.runtime.step_temporary * parameters / (layout.dp_shard if layout.zero else 1)
@@ -167,12 +195,14 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
     if not _gathers(work, layout):
         # The own trainer's frozen weights have neither a copy nor a gradient.
         frozen = work.runtime.always_wraps and work.method.kind != "full"
-        return 0.0 if frozen else width * block
+        return _unpacked(work) if frozen else width * block
     if layout.pp > 1:
         # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
-        return (width + (4 if work.method.kind == "full" else 0)) * (blocks + vocabulary)
+        unreduced = 4 * (blocks + vocabulary) if work.method.kind == "full" else 0
+        return work.block_bytes * blocks + width * vocabulary + unreduced + _unpacked(work)
     if not _sharded(layout):
-        return width * (blocks + vocabulary + block)  # the copy that computes, never freed
+        # The copy that computes, never freed.
+        return width * (blocks + vocabulary + block) + _crossing(work, layout, vocabulary)
     return _gathered(work, layout, vocabulary)
 
 
@@ -192,14 +222,32 @@ def _whole_at_loss(work: Workload, layout: Layout, buffers: float, vocabulary: f
     Of the blocks only the last one is whole: its backward is next.
     """
     if not (work.runtime.always_wraps and layout.pp == 1 and layout.dp_shard > 1):
-        return buffers
-    return work.element_bytes * (vocabulary + work.model.layer_parameters / layout.tp)
+        return buffers - _unpacked(work)
+    block = work.block_bytes * work.model.layer_parameters / layout.tp
+    return work.element_bytes * vocabulary + block
 
 
 def _gathered(work: Workload, layout: Layout, vocabulary: float) -> float:
     """Bytes of the blocks and vocabulary matrices that are whole at once under full sharding."""
     block = work.model.layer_parameters / layout.tp
-    return work.element_bytes * (vocabulary + work.runtime.gathered_blocks * block)
+    blocks = work.runtime.gathered_blocks * work.block_bytes * block
+    crossing = _crossing(work, layout, vocabulary)
+    return work.element_bytes * vocabulary + blocks + crossing + _unpacked(work)
+
+
+def _crossing(work: Workload, layout: Layout, vocabulary: float) -> float:
+    """Bytes of the shard, in fp32, of what comes over from the host to be gathered next."""
+    if not work.on_host:
+        return 0.0
+    return 4.0 * max(vocabulary, work.model.layer_parameters / layout.tp) / layout.dp_shard
+
+
+def _unpacked(work: Workload) -> float:
+    """Bytes of the matrix that a product unpacks from 4 bits, and of what unpacking needs."""
+    if not work.packs:
+        return 0.0
+    largest = work.model.hidden * max(work.model.ffn, work.model.attention_width)
+    return work.element_bytes * largest + _UNPACKING * min(largest, _CHUNK)
 
 
 def _gathered_at_end(work: Workload, layout: Layout, vocabulary: float) -> float:

@@ -69,7 +69,7 @@ _TRAINING = (
     "epochs", "maxSteps", "batchSize", "sequenceLength", "learningRate", "weightDecay",
     "warmupSteps", "scheduler", "maxGradNorm", "seed", "precision", "evaluateEverySteps",
     "reportTo",
-    "method", "lora", "optimizer",
+    "method", "lora", "optimizer", "offloadOptimizer",
 )  # fmt: skip
 
 
@@ -156,6 +156,7 @@ def training(mapping: Mapping[str, Any], path: str) -> Training:
         method=fields.choice(mapping, "method", path, METHODS, "full"),
         lora=_lora(mapping, path),
         optimizer=fields.choice(mapping, "optimizer", path, OPTIMIZERS, "adamw"),
+        offload_optimizer=fields.boolean(mapping, "offloadOptimizer", path, default=False),
     )
 
 

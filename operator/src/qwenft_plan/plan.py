@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwenft_plan.divisibility import axis_reason, together_reason
 from qwenft_plan.errors import SpecError
 
 __all__ = [
@@ -29,8 +30,8 @@ SCHEMA_VERSION = 1
 CHECKPOINTING = ("none", "selective", "full")
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "ZBVZeroBubble")
 PRECISIONS = ("fp32", "bf16")
-METHODS = ("full", "lora")
-OPTIMIZERS = ("adamw",)
+METHODS = ("full", "lora", "qlora")
+OPTIMIZERS = ("adamw", "adamw8bit")
 
 _COUNTS = (
     "world_size", "nodes", "processes_per_node", "pp", "dp_replicate", "dp_shard", "tp",
@@ -41,7 +42,11 @@ _CHOICES = {
     "pipeline_schedule": SCHEDULES,
     "precision": PRECISIONS,
 }
-_DEFAULTS: Mapping[str, Any] = {"method": "full"}
+_DEFAULTS: Mapping[str, Any] = {
+    "method": "full",
+    "optimizer": "adamw",
+    "offload_optimizer": False,
+}
 """Fields that a plan file names only where they say something else."""
 _DIGEST_LENGTH = 10
 
@@ -83,7 +88,11 @@ class Plan:
     pipeline_schedule: str = "1F1B"
     precision: str = "fp32"
     method: str = "full"
-    """What is trained; ``lora``'s adapters themselves are described in the request."""
+    """What is trained; adapters themselves are described in the request."""
+    optimizer: str = "adamw"
+    """``adamw8bit`` keeps its moments in 8 bits."""
+    offload_optimizer: bool = False
+    """Whether the host's memory holds master weights, gradients and the optimizer's moments."""
     predicted: Predicted | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +105,7 @@ class Plan:
                self.nodes * self.processes_per_node)  # fmt: skip
         _agree("world_size", self.world_size, "pp · dp_replicate · dp_shard · tp",
                self.pp * self.dp_replicate * self.dp_shard * self.tp)  # fmt: skip
+        self._check_method()
         _agree("global_batch_size", self.global_batch_size,
                "dp_replicate · dp_shard · micro_batch_size · gradient_accumulation_steps",
                self.dp * self.micro_batch_size * self.gradient_accumulation_steps)  # fmt: skip
@@ -105,10 +115,26 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(name, f"must be a whole number of at least 1, not {value!r}")
-        for name, allowed in (*_CHOICES.items(), ("method", METHODS)):
+        offload: object = self.offload_optimizer
+        if not isinstance(offload, bool):
+            raise SpecError("offload_optimizer", f"must be true or false, not {offload!r}")
+        for name, allowed in (
+            *_CHOICES.items(),
+            ("method", METHODS),
+            ("optimizer", OPTIMIZERS),
+        ):
             if getattr(self, name) not in allowed:
                 message = f"{getattr(self, name)!r} is none of {', '.join(allowed)}"
                 raise SpecError(name, message)
+
+    def _check_method(self) -> None:
+        for axis, degree in (("tp", self.tp), ("pp", self.pp)):
+            reason = axis_reason(self.method, axis, degree, offload=self.offload_optimizer)
+            if reason is not None:
+                raise SpecError(axis, reason)
+        reason = together_reason(self.method, self.optimizer, offload=self.offload_optimizer)
+        if reason is not None:
+            raise SpecError("offload_optimizer", reason)
 
     @property
     def dp(self) -> int:

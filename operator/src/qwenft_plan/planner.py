@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qwenft_plan import explain
-from qwenft_plan.divisibility import batch_reason, pipeline_reason, tensor_reason
+from qwenft_plan.divisibility import (
+    axis_reason,
+    batch_reason,
+    packing_reason,
+    pipeline_reason,
+    tensor_reason,
+)
 from qwenft_plan.errors import Infeasible, SpecError
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group, Inventory
@@ -95,6 +101,7 @@ def check_fixed(spec: FinetuneSpec, model: ModelShape) -> None:
             f"of {model.name}"
         )
         raise SpecError("spec.training.sequenceLength", message)
+    _check_method(spec, model)
     if fixed.tensor is not None:
         _refuse(f"{at}.tensor", tensor_reason(model, fixed.tensor, training.sequence_length))
     micro, dp = fixed.micro_batch_size or 1, (fixed.data_replicate or 1) * (fixed.data_shard or 1)
@@ -108,6 +115,18 @@ def check_fixed(spec: FinetuneSpec, model: ModelShape) -> None:
         checkpointing = fixed.activation_checkpointing or "none"
         reason = pipeline_reason(model, fixed.pipeline, schedule, most, checkpointing)
         _refuse(f"{at}.pipeline", reason)
+
+
+def _check_method(spec: FinetuneSpec, model: ModelShape) -> None:
+    fixed, training = spec.parallelism, spec.training
+    if training.method == "qlora":
+        _refuse("spec.training.method", packing_reason(model))
+    for field, axis, degree in (
+        ("tensor", "tp", fixed.tensor),
+        ("pipeline", "pp", fixed.pipeline),
+    ):
+        reason = axis_reason(training.method, axis, degree or 1, offload=training.offload_optimizer)
+        _refuse(f"spec.parallelism.{field}", reason)
 
 
 def _data_field(spec: FinetuneSpec) -> str:
@@ -185,6 +204,8 @@ def _plan_of(spec: FinetuneSpec, best: Judged, predicted: Predicted) -> Plan:
         pipeline_schedule=layout.schedule,
         precision=spec.training.precision,
         method=spec.training.method,
+        optimizer=spec.training.optimizer,
+        offload_optimizer=spec.training.offload_optimizer,
         predicted=predicted,
     )
 

@@ -6,16 +6,23 @@ allows, (3) batch cuts, (4) memory, (5) time. Each step that drops something say
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 from qwenft_plan.cost import TimeParts, step_time
-from qwenft_plan.divisibility import batch_reason, pipeline_reason, tensor_reason, virtual_stages
+from qwenft_plan.divisibility import (
+    axis_reason,
+    batch_reason,
+    pipeline_reason,
+    tensor_reason,
+    virtual_stages,
+)
 from qwenft_plan.hardware import GIB
 from qwenft_plan.inventory import Group
 from qwenft_plan.lessons import NO_LESSONS, UNTAUGHT, Lesson, Lessons, lesson_key
-from qwenft_plan.memory import SAFETY, MemoryParts, peak_memory
+from qwenft_plan.memory import SAFETY, MemoryParts, host_bytes, peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import CHECKPOINTING
 from qwenft_plan.runtimes import OWN
@@ -79,14 +86,20 @@ class Refused:
     layout: Layout
     reason: str
     missing: float
-    """Bytes over the budget of one device; infinite where the degree does not exist."""
+    """Bytes over the budget of a device, or of a node; infinite where the degree does not exist."""
     work: Workload | None = None
+    on_host: bool = False
+    """Whether it is a node's own memory that lacks, for what was to be offloaded."""
 
 
 def method_of(spec: FinetuneSpec) -> Method:
     """Return what the request trains, as asked for."""
     training = spec.training
-    method = Method(kind=training.method, optimizer=training.optimizer)
+    method = Method(
+        kind=training.method,
+        optimizer=training.optimizer,
+        offload_optimizer=training.offload_optimizer,
+    )
     lora = training.adapters
     return method if lora is None else replace(method, rank=lora.rank, adapted=lora.target_modules)
 
@@ -171,8 +184,19 @@ def _judge(
     lesson_of: Callable[[str], Lesson],
 ) -> Judged | Refused:
     memory = peak_memory(work, layout)
+    host = work.per_node * host_bytes(work, layout) - SAFETY * (group.host_memory or math.inf)
     lesson = lesson_of(lesson_key(work, layout))
     peak = memory.total * lesson.memory
+    if host > 0.0 and peak <= budget:
+        return Refused(
+            nodes=nodes,
+            per_node=work.per_node,
+            layout=layout,
+            reason=_host_reason(work, layout, group),
+            missing=host,
+            work=work,
+            on_host=True,
+        )
     if peak > budget:
         return Refused(
             nodes=nodes,
@@ -192,6 +216,12 @@ def _judge(
         time=step_time(work, layout),
         lesson=lesson,
     )
+
+
+def _host_reason(work: Workload, layout: Layout, group: Group) -> str:
+    need = work.per_node * host_bytes(work, layout) / GIB
+    usable = SAFETY * (group.host_memory or 0.0) / GIB
+    return f"the optimizer needs {need:.1f} GiB of a node's {usable:.1f} GiB of free host memory"
 
 
 def _learnt(lesson: Lesson) -> str:
@@ -226,7 +256,7 @@ def _tensor_degrees(
 ) -> tuple[int, ...]:
     if spec.parallelism.tensor is not None:
         return (spec.parallelism.tensor,)
-    most = 1 if group.is_cpu else min(per_node, _MOST_TENSOR)
+    most = 1 if group.is_cpu or _excluded(spec, "tp") else min(per_node, _MOST_TENSOR)
     length = spec.training.sequence_length
     return tuple(
         tp
@@ -240,7 +270,7 @@ def _pipeline_degrees(
 ) -> tuple[int, ...]:
     if spec.parallelism.pipeline is not None:
         return (spec.parallelism.pipeline,)
-    most = 1 if group.is_cpu else min(ranks, model.layers, _MOST_STAGES)
+    most = 1 if group.is_cpu or _excluded(spec, "pp") else min(ranks, model.layers, _MOST_STAGES)
     whole_batch = spec.training.batch_size
     # The rules of a schedule that the request fixes; all free schedules obey those of 1F1B.
     schedule = spec.parallelism.pipeline_schedule or "1F1B"
@@ -249,6 +279,12 @@ def _pipeline_degrees(
         for pp in range(1, most + 1)
         if ranks % pp == 0 and not pipeline_reason(model, pp, schedule, whole_batch)
     )
+
+
+def _excluded(spec: FinetuneSpec, axis: str) -> bool:
+    """Whether the method of training leaves no degree of `axis` but one."""
+    training = spec.training
+    return bool(axis_reason(training.method, axis, 2, offload=training.offload_optimizer))
 
 
 def _shard_degrees(spec: FinetuneSpec, dp: int, local: int) -> tuple[int, ...]:

@@ -92,14 +92,18 @@ class Training:
     report_to: tuple[str, ...] = ()
     """Trackers that get the curves beside the status: tensorboard, wandb, mlflow."""
     method: str = "full"
-    """What is trained: all weights (``full``), or adapters beside frozen ones (``lora``)."""
+    """What is trained: all weights (``full``), or adapters beside frozen ones: in the precision
+    that computes (``lora``), or in 4 bits (``qlora``)."""
     lora: Lora | None = None
     optimizer: str = "adamw"
+    """AdamW with moments of 32 bits (``adamw``) or of 8 (``adamw8bit``)."""
+    offload_optimizer: bool = False
+    """Whether master weights, gradients and moments lie in the host's memory."""
 
     @property
     def adapters(self) -> Lora | None:
         """The adapters to train; None for all weights."""
-        return (self.lora or Lora()) if self.method == "lora" else None
+        return None if self.method == "full" else self.lora or Lora()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

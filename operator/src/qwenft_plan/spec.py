@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenft_plan import fields, parsing
+from qwenft_plan.divisibility import together_reason
 from qwenft_plan.errors import SpecError
 from qwenft_plan.sections import (
     MATRICES,
@@ -102,15 +103,34 @@ def _check_mounts(spec: FinetuneSpec) -> None:
 
 
 def _check_method(spec: FinetuneSpec) -> None:
-    """Refuse a method where a script trains, and fields without effect."""
+    """Refuse a method where a script trains, fields without effect and contradictions."""
     training = spec.training
-    if training.lora is not None and training.method != "lora":
-        raise SpecError("spec.training.lora", "is for spec.training.method: lora")
+    if training.lora is not None and training.method == "full":
+        raise SpecError("spec.training.lora", "is for spec.training.method: lora or qlora")
     if spec.output.merge_adapter and training.method != "lora":
-        raise SpecError("spec.output.mergeAdapter", "is for spec.training.method: lora")
-    if spec.trainer.script is not None and training.method != "full":
-        message = "is done by the built-in loop only; a script trains in its own way"
-        raise SpecError("spec.training.method", message)
+        message = "is for spec.training.method: lora"
+        if training.method == "qlora":
+            message += "; weights in 4 bits cannot take up an adapter, load it beside the model"
+        raise SpecError("spec.output.mergeAdapter", message)
+    reason = together_reason(
+        training.method, training.optimizer, offload=training.offload_optimizer
+    )
+    if reason is not None:
+        raise SpecError("spec.training.offloadOptimizer", reason)
+    if spec.trainer.script is not None:
+        _check_script(training)
+
+
+def _check_script(training: Training) -> None:
+    own = {
+        "method": training.method != "full",
+        "optimizer": training.optimizer != "adamw",
+        "offloadOptimizer": training.offload_optimizer,
+    }
+    for name, asked in own.items():
+        if asked:
+            message = "is done by the built-in loop only; a script trains in its own way"
+            raise SpecError(f"spec.training.{name}", message)
 
 
 _SECTIONS = {

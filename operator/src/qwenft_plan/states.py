@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from qwenft_plan.workload import Layout, Workload
+import math
 
-__all__ = ["BF16_PURE", "adapter_parameters", "states"]
+from qwenft_plan.workload import PACKED_BYTES, Layout, Workload
+
+__all__ = ["BF16_PURE", "adapter_parameters", "moment_block", "states"]
 
 BF16_PURE = "bf16_pure"
-_QLORA_BYTES = 0.56  # 4-bit weights, one absmax per 64 values, double quantization
-_ADAM8_BYTES = 2.06  # two 8-bit moments and their block constants
+_QLORA_BYTES = 0.56  # bitsandbytes: 4-bit weights, one absmax per 64 values
+_MOST_IN_BLOCK, _LEAST_IN_BLOCK = 256, 16
+_ADAM8_BYTES = 2.06  # bitsandbytes and torchao: two 8-bit moments, one scale per 256 values
 
 
 def states(
@@ -21,9 +24,13 @@ def states(
     share = _shares(layout)
     if work.method.kind != "full":
         return _adapter_states(work, layout, blocks, vocabulary)
+    if work.on_host:
+        return 0.0, 0.0, 0.0
     parameters = blocks + vocabulary
     weight, gradient = _widths(work)
-    moments = 0.0 if work.method.offload_optimizer else _optimizer_width(work)
+    # On CPU nodes the own trainer's host is the device.
+    elsewhere = work.method.offload_optimizer and not work.runtime.always_wraps
+    moments = 0.0 if elsewhere else _optimizer_width(work)
     return (
         weight * parameters / share[0],
         gradient * parameters / share[1],
@@ -31,19 +38,21 @@ def states(
     )
 
 
+def moment_block(columns: int) -> int:
+    """Return how many numbers of a row of 8-bit moments share a scale; 0: they stay in fp32.
+
+    A power of two that divides an eighth of the row, so that no block is torn by tensor parallel
+    ranks and every plan rounds alike; 256 at most, as in arXiv 2110.02861.
+    """
+    block = math.gcd(columns // 8, _MOST_IN_BLOCK) if columns % 8 == 0 else 0
+    return block if block >= _LEAST_IN_BLOCK else 0
+
+
 def adapter_parameters(work: Workload) -> float:
     """Return the trainable parameters of the adapters: rank × (rows + columns) a matrix."""
-    model, method = work.model, work.method
-    sizes = {
-        "q_proj": model.hidden + model.attention_width,
-        "k_proj": model.hidden + model.kv_width,
-        "v_proj": model.hidden + model.kv_width,
-        "o_proj": model.attention_width + model.hidden,
-        "gate_proj": model.hidden + model.ffn if model.gated else 0,
-        "up_proj": model.hidden + model.ffn,
-        "down_proj": model.ffn + model.hidden,
-    }
-    return float(method.rank * sum(sizes[name] for name in method.adapted) * model.layers)
+    sizes, rank = _matrices(work), work.method.rank
+    each = (sum(sizes[name]) for name in work.method.adapted if name in sizes)
+    return float(rank * sum(each) * work.model.layers)
 
 
 def _widths(work: Workload) -> tuple[float, float]:
@@ -60,10 +69,58 @@ def _optimizer_width(work: Workload) -> float:
     mixed = work.precision not in {"fp32", BF16_PURE}
     master = 4.0 if mixed and not work.runtime.sharded else 0.0
     if work.method.optimizer == "adamw8bit":
-        return _ADAM8_BYTES + master
+        return _adam8_width(work) + master
     if work.precision == BF16_PURE:
         return 4.0
     return work.runtime.optimizer if mixed else 8.0
+
+
+def _adam8_width(work: Workload) -> float:
+    """Bytes per parameter of two moments in 8 bits with the scales of their blocks."""
+    if not work.runtime.always_wraps:
+        return _ADAM8_BYTES
+    matrices = [*_matrices(work).values(), (2 * work.model.vocab, work.model.hidden)]
+    repeated = [work.model.layers] * (len(matrices) - 1) + [1]
+    count = [
+        times * rows * columns for times, (rows, columns) in zip(repeated, matrices, strict=True)
+    ]
+    widths = [_moment_width(columns) for _, columns in matrices]
+    return sum(a * b for a, b in zip(count, widths, strict=True)) / max(1, sum(count))
+
+
+def _moment_width(columns: int) -> float:
+    block = moment_block(columns)
+    return 2.0 + 8.0 / block if block else 8.0
+
+
+def _matrices(work: Workload) -> dict[str, tuple[int, int]]:
+    """Return (rows, columns) of a block's matrices: what they put out, what they take in."""
+    model = work.model
+    return {
+        "q_proj": (model.attention_width, model.hidden),
+        "k_proj": (model.kv_width, model.hidden),
+        "v_proj": (model.kv_width, model.hidden),
+        "o_proj": (model.hidden, model.attention_width),
+        **({"gate_proj": (model.ffn, model.hidden)} if model.gated else {}),
+        "up_proj": (model.ffn, model.hidden),
+        "down_proj": (model.hidden, model.ffn),
+    }
+
+
+def _adapter_moments(work: Workload) -> float:
+    """Return the bytes of all adapters' moments: A has a matrix's columns, B the rank's."""
+    eight = work.method.optimizer == "adamw8bit"
+    if not eight:
+        return 8.0 * adapter_parameters(work)
+    if not work.runtime.always_wraps:
+        return _ADAM8_BYTES * adapter_parameters(work)
+    rank, sizes = work.method.rank, _matrices(work)
+    adapted = [sizes[name] for name in work.method.adapted if name in sizes]
+    block = sum(
+        rank * columns * _moment_width(columns) + rows * rank * _moment_width(rank)
+        for rows, columns in adapted
+    )
+    return float(block * work.model.layers)
 
 
 def _shares(layout: Layout) -> tuple[int, int, int]:
@@ -81,12 +138,13 @@ def _adapter_states(
 ) -> tuple[float, float, float]:
     """Frozen weights (4-bit in the blocks under QLoRA), fp32 adapters with their states."""
     width = float(work.element_bytes)
-    frozen = (_QLORA_BYTES if work.method.kind == "qlora" else width) * blocks + width * vocabulary
+    packed = PACKED_BYTES if work.packs else _QLORA_BYTES
+    frozen = (packed if work.method.kind == "qlora" else width) * blocks + width * vocabulary
     trainable = adapter_parameters(work) / layout.tp / layout.pp
     share = _shares(layout)
-    moments = _ADAM8_BYTES if work.method.optimizer == "adamw8bit" else 8.0
+    moments = _adapter_moments(work) / layout.tp / layout.pp
     return (
         (frozen + 4.0 * trainable) / share[0],
         4.0 * trainable / share[1],
-        0.0 if work.method.offload_optimizer else moments * trainable / share[2],
+        0.0 if work.method.offload_optimizer else moments / share[2],
     )

@@ -9,7 +9,10 @@ from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import Runtime
 from qwenft_plan.sections import MATRICES
 
-__all__ = ["Layout", "Method", "Workload"]
+__all__ = ["PACKED_BYTES", "Layout", "Method", "Workload"]
+
+PACKED_BYTES = 0.5625
+"""Bytes of a weight in the own trainer's 4 bits: half a byte, and one fp32 scale for 64 of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +53,22 @@ class Workload:
     def flash(self) -> bool:
         """Whether attention never writes its scores to memory."""
         return self.runtime.flash if self.flash_attention is None else self.flash_attention
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the own trainer keeps shards in the host's memory, apart from the device's."""
+        kept = self.method.offload_optimizer and self.runtime.always_wraps
+        return kept and self.device.vendor != "cpu"
+
+    @property
+    def packs(self) -> bool:
+        """Whether the own trainer keeps the blocks' matrices in 4 bits."""
+        return self.method.kind == "qlora" and self.runtime.always_wraps
+
+    @property
+    def block_bytes(self) -> float:
+        """Bytes of one weight of a block as it is gathered."""
+        return PACKED_BYTES if self.packs else float(self.element_bytes)
 
     @property
     def element_bytes(self) -> int:

@@ -67,6 +67,9 @@ class Combination:
     precision: str = "bf16"
     checkpointing: str = "none"
     adapted: tuple[str, ...] = ()
+    optimizer: str = "adamw"
+    packed: bool = False
+    """Whether the matrices beneath the adapters are in 4 bits."""
     packing: bool = False
     accumulation: int = 1
     pp: int = 1
@@ -80,7 +83,9 @@ class Combination:
         numbers = ("pp", "dp_replicate", "dp_shard", "tp", "accumulation")
         parts = ["wide"] * self.wide + ["packing"] * self.packing
         parts += [f"{name}={getattr(self, name)}" for name in numbers if getattr(self, name) > 1]
-        parts += [f"lora={len(self.adapted)}"] * bool(self.adapted)
+        word = "qlora" if self.packed else "lora"
+        parts += [f"{word}={len(self.adapted)}"] * bool(self.adapted)
+        parts += [self.optimizer] * (self.optimizer != "adamw")
         return " ".join(parts) or "plain"
 
     @property
@@ -92,6 +97,11 @@ class Combination:
     def lora(self) -> Lora | None:
         """The adapters, None for all weights."""
         return Lora(rank=8, target_modules=self.adapted) if self.adapted else None
+
+    @property
+    def method(self) -> str:
+        """What is trained."""
+        return "full" if not self.adapted else "qlora" if self.packed else "lora"
 
 
 PLAIN = Combination()
@@ -143,7 +153,18 @@ BROAD = tuple(
         *OTHERS[-3:],
     )
 )
-COMBINATIONS = (*GRID, *OTHERS, *BROAD)
+EIGHT = Combination(optimizer="adamw8bit")
+FOUR = Combination(adapted=MATRICES, packed=True)
+LEAN = (
+    EIGHT,
+    replace(EIGHT, dp_shard=2, **FULL),
+    replace(EIGHT, tp=2, **FULL_PRECISION),
+    replace(EIGHT, wide=True),
+    FOUR,
+    replace(FOUR, **FULL),
+)
+"""Moments in 8 bits, frozen weights in 4."""
+COMBINATIONS = (*GRID, *OTHERS, *BROAD, *LEAN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +209,12 @@ def predicted(combination: Combination) -> float:
         model=ModelShape.from_config({"model_type": "qwen2", **combination.config}),
         runtime=OWN,
         device=CPU,
-        method=Method(kind="lora", rank=8, adapted=adapted) if adapted else Method(),
+        method=Method(
+            kind=combination.method,
+            optimizer=combination.optimizer,
+            rank=8,
+            adapted=adapted or MATRICES,
+        ),
         precision="fp32" if combination.precision == "fp32" else "bf16_mixed",
         sequence_length=LENGTH,
         per_node=8,
@@ -221,7 +247,7 @@ def _second_step(plan: Plan, combination: Combination, measure: Measure) -> floa
     config = Qwen2Config(**combination.config)
     mesh = build_mesh(plan, "cpu")
     stages = build_stages(plan, mesh, config, Fresh(seed=0), lora=combination.lora)
-    optimizer = build_optimizer(stages, Training())
+    optimizer = build_optimizer(stages, Training(optimizer=combination.optimizer))
     batch = _batch(combination)
 
     def step() -> None:
@@ -264,6 +290,8 @@ def _plan(combination: Combination) -> Plan:
         sequence_length=LENGTH,
         activation_checkpointing=combination.checkpointing,
         precision=combination.precision,
+        method=combination.method,
+        optimizer=combination.optimizer,
         **axes,
     )
 

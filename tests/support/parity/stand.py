@@ -49,7 +49,9 @@ class Stand:
         torch.manual_seed(options.pop("seed", 0))
         adapters = None if lora is None else Lora(**lora)
         stages = build_stages(self.plan, self.mesh, config, source, lora=adapters, **options)
-        optimizer = build_optimizer(stages, Training(learning_rate=RATE))
+        optimizer = build_optimizer(
+            stages, Training(learning_rate=RATE, optimizer=self.plan.optimizer)
+        )
         return Built(stages=stages, optimizer=optimizer)
 
     def share(self, batch: Batch) -> Batch:

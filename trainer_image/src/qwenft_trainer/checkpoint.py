@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from qwenft_trainer.adam8bit import AdamW8bit
 from qwenft_trainer.checkpoint_files import (
     MANIFEST,
     Found,
@@ -42,6 +43,8 @@ from qwenft_trainer.stages import Stages
 
 FENCE = "fence.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+COUNT = "step"
+"""Of an optimizer's state the one number that the checkpoint's own step stands for."""
 Value = TypeVar("Value")
 
 
@@ -209,7 +212,7 @@ def state_of(stages: Stages, optimizer: torch.optim.Optimizer) -> dict[str, Any]
     """Return what a checkpoint holds: this rank's shards of weights and Adam's moments, by name."""
     weights = {name: value.detach() for name, value in stages.trained_parameters()}
     moments = {
-        name: {moment: optimizer.state[value][moment] for moment in MOMENTS}
+        name: {moment: kept for moment, kept in optimizer.state[value].items() if moment != COUNT}
         for name, value in stages.trained_parameters()
         if value in optimizer.state
     }
@@ -220,9 +223,12 @@ def prepare_moments(optimizer: torch.optim.Optimizer, step: int) -> None:
     """Give every parameter the optimizer state that a checkpoint is read into."""
     for group in optimizer.param_groups:
         for value in group["params"]:
+            if isinstance(optimizer, AdamW8bit):
+                optimizer.prepare(value, float(step))
+                continue
             moments: dict[str, Tensor] = {name: torch.zeros_like(value) for name in MOMENTS}
             count = torch.tensor(float(step), dtype=torch.float32, device=value.device)
-            optimizer.state[value] = {"step": count, **moments}
+            optimizer.state[value] = {COUNT: count, **moments}
 
 
 @contextmanager

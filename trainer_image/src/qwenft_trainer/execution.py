@@ -75,10 +75,14 @@ class Loop:
         return torch.cat(rows)
 
     def _synchronise(self, *, last: bool) -> None:
-        """Sharded gradients are reduced every time, for memory; replicated ones once, for speed."""
+        """Gradients that are kept sharded, or by the host, are reduced every time, for memory.
+
+        Replicated ones are reduced once, for speed.
+        """
         stage: Any = self.stage
         assert isinstance(stage, FSDPModule)  # noqa: S101 - an invariant of parallelize
-        stage.set_requires_gradient_sync(last or self.plan.dp_shard > 1)
+        kept_elsewhere = self.plan.dp_shard > 1 or self.plan.offload_optimizer
+        stage.set_requires_gradient_sync(last or kept_elsewhere)
         stage.set_requires_all_reduce(last)
 
 

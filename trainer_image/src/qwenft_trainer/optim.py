@@ -1,4 +1,4 @@
-"""AdamW, its learning rate at each step, and how many steps a run has."""
+"""The optimizer, its learning rate at each step, and how many steps a run has."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,18 +7,24 @@ import torch
 from torch import nn
 
 from qwenft_plan.spec import Training
+from qwenft_trainer.adam8bit import AdamW8bit
 from qwenft_trainer.failure import DatasetInvalid
 from qwenft_trainer.stages import Stages
 
 
-def build_optimizer(stages: Stages, training: Training) -> torch.optim.AdamW:
-    """Return AdamW over this rank's shards; matrices decay, biases and norms do not."""
+def build_optimizer(stages: Stages, training: Training) -> torch.optim.Optimizer:
+    """Return AdamW over this rank's shards; matrices decay, biases and norms do not.
+
+    Its moments are numbers of 32 or of 8 bits, as `training.optimizer` says.
+    """
     named = list(stages.trained_parameters())
     groups = [
         {"params": _those(named, decaying=True), "weight_decay": training.weight_decay},
         {"params": _those(named, decaying=False), "weight_decay": 0.0},
     ]
     present = [group for group in groups if group["params"]]
+    if training.optimizer == "adamw8bit":
+        return AdamW8bit(present, lr=training.learning_rate)
     return torch.optim.AdamW(present, lr=training.learning_rate, fused=True)
 
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
@@ -83,6 +89,7 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
         ignored_params=frozen if plan.dp_shard == 1 else None,
         mesh=sharding_mesh(mesh),
         mp_policy=policy,
+        offload_policy=_offload(plan),
     )
     # A pipeline runs a layer many times a step, where gathering it each time would dominate.
     freed = plan.pp == 1 and plan.dp_shard > 1
@@ -94,3 +101,10 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(enable=True)
+
+
+def _offload(plan: Plan) -> OffloadPolicy:
+    """Return where shards, their gradients and the optimizer's state are kept between uses."""
+    if not plan.offload_optimizer:
+        return OffloadPolicy()
+    return CPUOffloadPolicy(pin_memory=torch.cuda.is_available())

@@ -10,7 +10,7 @@ from typing import Any
 
 from qwenft_plan.errors import SpecError
 from qwenft_plan.plan import Plan
-from qwenft_plan.spec import FinetuneSpec
+from qwenft_plan.spec import FinetuneSpec, Training
 from qwenft_trainer import planfile
 from qwenft_trainer.failure import PlanInvalid
 
@@ -88,11 +88,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             f"the plan's global_batch_size {plan.global_batch_size} is not the request's "
             f"training.batchSize {spec.training.batch_size}"
         )
-    if spec.training.method != plan.method:
-        raise PlanInvalid(
-            f"the plan is for method {plan.method}, but the request's training.method is "
-            f"{spec.training.method}"
-        )
+    _check_method(plan, spec.training)
     return Settings(
         plan=plan,
         spec=spec,
@@ -100,6 +96,19 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         identity=_identity(run),
         before_step=before_step,
     )
+
+
+def _check_method(plan: Plan, training: Training) -> None:
+    asked = {
+        "method": (plan.method, training.method),
+        "optimizer": (plan.optimizer, training.optimizer),
+        "offloadOptimizer": (plan.offload_optimizer, training.offload_optimizer),
+    }
+    for name, (planned, wanted) in asked.items():
+        if planned != wanted:
+            raise PlanInvalid(
+                f"the plan is for {name} {planned}, but the request's training.{name} is {wanted}"
+            )
 
 
 def _read_run(path: str) -> Mapping[str, Any]:

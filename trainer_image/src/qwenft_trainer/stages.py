@@ -18,6 +18,7 @@ from qwenft_plan.spec import Lora
 from qwenft_trainer.adapters import adapt
 from qwenft_trainer.batch import Batch, round_up
 from qwenft_trainer.execution import Execution, build_execution, stage_count, stage_indices
+from qwenft_trainer.fourbit import pack_layers
 from qwenft_trainer.gradients import gradient_norm
 from qwenft_trainer.mesh import SET_UP, STEP, bound, pick_device, sum_over
 from qwenft_trainer.model import Stage, checked_config, layer_count, slices
@@ -167,8 +168,11 @@ def build_stages(
     for part in parts:
         if lora is not None:
             adapt(part, lora, plan)
+        if plan.method == "qlora":
+            pack_layers(part)
         parallelize(part, plan, mesh, compile_backend=compile_backend)
-        part.to_empty(device=device)
+        # Under offload all parameters are shards, which the host keeps.
+        part.to_empty(device=torch.device("cpu") if plan.offload_optimizer else device)
         part.reset_rotary(device, config)
         part.tie()
     fill(parts, source, config)

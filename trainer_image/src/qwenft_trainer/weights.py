@@ -5,8 +5,9 @@ a generator seeded with the parameter's *name*, so every plan starts from the sa
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PretrainedConfig
 
 from qwenft_trainer.adapters import draw_adapter, hub_name, is_adapter
 from qwenft_trainer.failure import ModelInvalid
+from qwenft_trainer.fourbit import fill_packed, is_packed, packed_matrices
 from qwenft_trainer.model import Stage
 
 
@@ -45,11 +48,16 @@ def fill(parts: Sequence[Stage], source: Source, config: PretrainedConfig) -> No
     Raises :class:`ModelInvalid` if the checkpoint lacks a parameter or has one of another shape.
     """
     deviation = float(config.initializer_range)
+    drawn = isinstance(source, Fresh)
+    into: Callable[[Mapping[str, Tensor]], None]
     if isinstance(source, Checkpoint):
         _read(parts, source.path)
+        into = partial(_load, directory=source.path)
+    else:
+        into = partial(_draw_matrices, seed=source.seed, deviation=deviation)
     for part in parts:
-        drawn = isinstance(source, Fresh)
         _draw(part, source.seed, deviation, only_adapters=not drawn)
+        fill_packed(part, into)
 
 
 def parameters_of(parts: Sequence[Stage]) -> dict[str, nn.Parameter]:
@@ -59,7 +67,9 @@ def parameters_of(parts: Sequence[Stage]) -> dict[str, nn.Parameter]:
 
 def _read(parts: Sequence[Stage], directory: Path) -> None:
     wanted: dict[str, Tensor] = {
-        name: value.detach() for name, value in parameters_of(parts).items() if not is_adapter(name)
+        name: value.detach()
+        for name, value in parameters_of(parts).items()
+        if not is_adapter(name) and not is_packed(name)
     }
     if not any(directory.glob("*.safetensors")):
         raise ModelInvalid(f"{directory} holds no *.safetensors files; convert the model first")
@@ -69,28 +79,55 @@ def _read(parts: Sequence[Stage], directory: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise ModelInvalid(f"the safetensors files in {directory} are damaged: {error}") from error
     _check(
-        wanted,
+        {name: value.shape for name, value in wanted.items()} | _packed_shapes(parts),
         {name: meta.size for name, meta in found.items() if hasattr(meta, "size")},
         directory,
     )
     load(wanted, storage_reader=HuggingFaceStorageReader(str(directory)))
 
 
-def _check(wanted: Mapping[str, Tensor], found: Mapping[str, torch.Size], where: Path) -> None:
-    for name, value in wanted.items():
+def _packed_shapes(parts: Sequence[Stage]) -> dict[str, torch.Size]:
+    """Return what the checkpoint must have for the matrices that are packed."""
+    return {
+        hub_name(f"{name}.weight"): torch.Size((matrix.out_features, matrix.in_features))
+        for part in parts
+        for matrices in packed_matrices(part)
+        for name, matrix in matrices.items()
+    }
+
+
+def _load(rooms: Mapping[str, Tensor], *, directory: Path) -> None:
+    """Read some weights, each rank what it keeps of them, whatever the others read."""
+    wanted = {hub_name(name): room for name, room in rooms.items()}
+    load(wanted, storage_reader=HuggingFaceStorageReader(str(directory)), no_dist=True)
+
+
+def _draw_matrices(rooms: Mapping[str, Tensor], *, seed: int, deviation: float) -> None:
+    for name, room in rooms.items():
+        full = random_value(hub_name(name), room.shape, seed=seed, deviation=deviation)
+        full = full.to(room.device)
+        if isinstance(room, DTensor):
+            full = distribute_tensor(
+                full, room.device_mesh, room.placements, src_data_rank=None
+            )  # each rank takes its rows of what all have drawn
+        room.copy_(full)
+
+
+def _check(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size], where: Path) -> None:
+    for name, shape in wanted.items():
         if name not in found:
             raise ModelInvalid(f"{where} lacks the parameter {name}, which its config.json implies")
-        if found[name] != value.shape:
+        if found[name] != shape:
             raise ModelInvalid(
                 f"{where}: {name} has shape {list(found[name])}, but its config.json implies "
-                f"{list(value.shape)}"
+                f"{list(shape)}"
             )
 
 
 def _draw(part: Stage, seed: int, deviation: float, *, only_adapters: bool) -> None:
     options = StateDictOptions(full_state_dict=True, strict=False)
     for name, value in part.named_parameters():
-        if only_adapters and not is_adapter(name):
+        if is_packed(name) or (only_adapters and not is_adapter(name)):
             continue
         full = random_value(hub_name(name), value.shape, seed=seed, deviation=deviation)
         set_model_state_dict(part, {name: full}, options=options)
