@@ -22,9 +22,10 @@ __all__ = [
 
 _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
 _HIDDEN_MODULES = 16.0  # bytes per hidden unit that two norms of unfused modules keep
-_CHUNK = 16.0  # bytes per element of the loss's input: logits, probabilities, gradients
-_CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once in bf16
+_CHUNK = 16.0  # bytes per element of the loss's input in fp32: itself, chosen, and gradients
+_CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once
 _CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: log-probability and two gradients in fp32
+_PLAIN_CHUNK_LOGIT = 4.0  # the same in fp32, where the gradients take the logits' place
 _CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
 
 
@@ -95,10 +96,10 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
         # Either way the weight's gradient is whole: the chunks add to it.
         trained = model.embedding_parameters if work.method.kind == "full" else 0
         gradient = float(work.element_bytes * trained)
+        logits = min(count, _CHUNK_TOKENS) * model.vocab
         if work.precision != "fp32":
-            return _CHUNK_LOGIT * min(count, _CHUNK_TOKENS) * model.vocab + gradient
-        # A chunk's logits take about what its input does.
-        return _CHUNK * count * model.hidden + gradient
+            return _CHUNK_LOGIT * logits + gradient
+        return _PLAIN_CHUNK_LOGIT * logits + _CHUNK * count * model.hidden + gradient
     per_logit = work.runtime.logit
     if work.fused_loss:
         per_logit = min(per_logit, _CHUNKED_LOGIT)

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100
 """The label of a token that is read but not trained on."""
 CHUNK_TOKENS = 512
-"""Tokens whose logits exist at once: 0.3 GB in fp32 for a vocabulary of 151,936."""
+"""Tokens whose logits exist at once: 0.3 GB in fp32 for a vocabulary of 151,936. Products over a
+quarter as many take a tenth longer."""
 
 
 class LossHead(nn.Linear):

@@ -20,6 +20,7 @@ from qwenft_trainer.batch import Batch, round_up
 from qwenft_trainer.execution import Execution, build_execution, stage_count, stage_indices
 from qwenft_trainer.fourbit import pack_layers
 from qwenft_trainer.gradients import gradient_norm
+from qwenft_trainer.loss import CHUNK_TOKENS
 from qwenft_trainer.mesh import SET_UP, STEP, bound, pick_device, sum_over
 from qwenft_trainer.model import Stage, checked_config, layer_count, slices
 from qwenft_trainer.parallelize import parallelize
@@ -203,4 +204,6 @@ def _chunks(plan: Plan) -> nn.LinearCrossEntropyOptions | None:
     twice = plan.pp > 1 and plan.pipeline_schedule == "ZBVZeroBubble"
     if twice and plan.precision != "fp32":
         return None
-    return nn.LinearCrossEntropyOptions(allow_retain_graph=twice)
+    # torch's own choice is as many tokens as fill the size of the input: with a large vocabulary a
+    # few dozen, whose narrow products are slow.
+    return nn.LinearCrossEntropyOptions(allow_retain_graph=twice, batch_chunk_size=CHUNK_TOKENS)
