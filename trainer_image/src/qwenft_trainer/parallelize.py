@@ -6,7 +6,6 @@ gathers must stay outside of both.
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -18,22 +17,13 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 from torch.distributed.tensor.parallel import parallelize_module
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from qwenft_plan.plan import Plan
 from qwenft_trainer.adapters import still_frozen
 from qwenft_trainer.mesh import sharding_mesh
 from qwenft_trainer.model import Stage
+from qwenft_trainer.recompute import recompute
 from qwenft_trainer.tensor_parallel import EMBEDDING, HEAD, NORM, attach_local_heads, layer_styles
-
-SAVED_OPERATIONS = [
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - its public name
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
-]
-"""What selective checkpointing keeps; norms, rotations and activations are computed again."""
 
 
 def parallelize(
@@ -63,16 +53,6 @@ def split_tensors(stage: Stage, mesh: DeviceMesh) -> None:
     if stage.part.last:
         parallelize_module(stage, mesh, {"model.norm": NORM, "lm_head": HEAD})
     stage.tie()
-
-
-def recompute(stage: Stage, *, selective: bool) -> None:
-    """Drop each layer's activations after forward and compute them again in backward."""
-    options: dict[str, Any] = {"use_reentrant": False}
-    if selective:
-        context = partial(create_selective_checkpoint_contexts, SAVED_OPERATIONS)
-        options["context_fn"] = context
-    for layer in stage.layers():
-        layer.forward = partial(checkpoint, layer.forward, **options)
 
 
 def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
