@@ -73,9 +73,9 @@ def test_lighter_methods_fit_where_full_fine_tuning_does_not() -> None:
 
 def test_eight_bits_are_named_where_they_would_do() -> None:
     with pytest.raises(Infeasible) as caught:
-        planned(on="1x2xL40S", parallelism={"tensor": 1, "pipeline": 1})
-    text = " ".join(caught.value.reasons)
-    assert "8-bit Adam" not in text or planned(EIGHT, on="1x2xL40S")
+        planned(on="1x1xH200")
+    assert "training.optimizer: adamw8bit" in " ".join(caught.value.reasons)
+    assert planned(EIGHT, on="1x1xH200").predicted.memory_gib < 141
 
 
 @pytest.mark.parametrize(
