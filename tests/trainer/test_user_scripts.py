@@ -37,7 +37,8 @@ REFUSED = {
     ("adafactor", "tensor 2"): ("the call", "use torch.optim.AdamW"),
     ("norm", "pipeline 2"): ("the norm", "take the norm from clip_grad_norm_"),
 }
-RUNS = [("accumulate", "tensor 2"), ("layers", "shard 2"), ("norm", "tensor 2"), *REFUSED]
+NORMS = [("norm", plan) for plan in ("replicate 2", "shard 2", "tensor 2")]
+RUNS = [("accumulate", "tensor 2"), ("layers", "shard 2"), *NORMS, *REFUSED]
 OFTEN = [("layers", "shard 2"), ("norm", "tensor 2"), ("norm", "pipeline 2")]
 
 
