@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bare.guard import Guard
 from embedded import binaries, certificates, configuration, network, processes, versions
 from embedded.certificates import Leaf
 from embedded.layout import Layout
@@ -45,6 +46,7 @@ class Plane:
     folder: Path
     layout: Layout
     ports: dict[str, int]
+    guard: Guard
     controller_flags: tuple[str, ...] = ()
     started: dict[str, processes.Process] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ class Plane:
         """Start a process of the plane, its output in ``<name>.log``."""
         log = self.folder / f"{name}.log"
         made = processes.start(name, words, log=log, environment=direct_environment())
+        self.guard.over(made)
         self.started[name] = made
         return made
 
@@ -120,16 +123,35 @@ class Plane:
 def plane(
     folder: Path, layout: Layout, *, scheduler: bool = True, controller_flags: tuple[str, ...] = ()
 ) -> Iterator[Plane]:
-    """Bring a control plane up with the definition and the operator's rights; end it at last."""
+    """Bring a control plane up with the definition and the operator's rights; end it at last.
+
+    Also where the test is killed in the middle of it: see :mod:`bare.guard`.
+    """
+    with Guard() as guard:
+        yield from _guarded(
+            guard, folder, layout, scheduler=scheduler, controller_flags=controller_flags
+        )
+
+
+def _guarded(
+    guard: Guard,
+    folder: Path,
+    layout: Layout,
+    *,
+    scheduler: bool,
+    controller_flags: tuple[str, ...],
+) -> Iterator[Plane]:
     parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress")
     made = Plane(
         folder=folder,
         layout=layout,
+        guard=guard,
         ports=dict(zip(parts, free_ports(len(parts)), strict=True)),
         controller_flags=controller_flags,
     )
     data = Path(f"/dev/shm/{folder.name}-{made.ports['etcd']}-etcd")  # noqa: S108
     data.mkdir(mode=0o700)
+    guard.over_folder(data)
     try:
         _write(made)
         made.start("etcd", made.program("server"), *_etcd(made, data))

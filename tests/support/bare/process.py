@@ -57,6 +57,7 @@ class Operator:
         self.process = processes.start(
             "operator", command, log=self.log, environment=self.environment
         )
+        self.plane.guard.over(self.process)
         wait_until(self.is_well, seconds=180, what="the operator's probe", log=self.log)
 
     def is_well(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import threading
 import time
 import urllib.request
 from contextlib import suppress
@@ -32,6 +33,7 @@ def _live(environment: dict[str, str], log: str, silence: float | None, ahead: f
     from qwenft_operator import app, reconcile  # noqa: PLC0415
     from qwenft_operator.__main__ import arguments  # noqa: PLC0415
 
+    threading.Thread(target=_end_with_the_test, daemon=True).start()
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
@@ -43,6 +45,13 @@ def _live(environment: dict[str, str], log: str, silence: float | None, ahead: f
         defaults: Any = reconcile.Reconciler.__init__.__kwdefaults__
         defaults["clock"] = _jumping(ahead)
     main(args=arguments(os.environ)[3:], prog_name="kopf")
+
+
+def _end_with_the_test() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _jumping(ahead: float) -> Any:
