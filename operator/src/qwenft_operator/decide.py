@@ -22,6 +22,9 @@ __all__ = ["decide"]
 
 _FOREIGN_POLL = 2.0
 _CLEARING_POLL = 5.0
+_TORN_POLL = 1.0
+_TORN_GRACE = 10.0
+"""Seconds after a Job's completion in which pods that are missing may be still to be seen."""
 _RESTART_BASE, _RESTART_MOST = 10.0, 300.0
 
 
@@ -32,6 +35,7 @@ def decide(situation: Situation) -> Decision:
         _finished,
         _invalid,
         _namesake,
+        _torn,
         judge_attempt,
         _suspended,
         _clearing,
@@ -89,6 +93,23 @@ def _namesake(situation: Situation) -> Decision | None:
     phase = situation.history.phase or names.PENDING
     report = Report(phase=phase, reason="NameInUse", message=message)
     return situation.decision(report, requeue_after=_FOREIGN_POLL)
+
+
+def _torn(situation: Situation) -> Decision | None:
+    """Look again where an ended Job's pods seem to run, or are not seen: they were read before it.
+
+    A Job has ended only when its pods have (Kubernetes 1.31), and what they say at their end is the
+    result or the cause. Jobs and pods are read side by side, and either answer may be an old one.
+    """
+    job = situation.observed.job_of(situation.attempt)
+    if job is None or not job.over or situation.history.failure_of(job.attempt) is not None:
+        return None
+    pods = situation.observed.pods_of(job.attempt)
+    age = situation.now - job.completed_at if job.completed_at is not None else _TORN_GRACE
+    unseen = len(pods) < job.pods and 0 <= age < _TORN_GRACE
+    if unseen or not all(pod.over for pod in pods):
+        return Decision(requeue_after=_TORN_POLL)
+    return None
 
 
 def _suspended(situation: Situation) -> Decision | None:

@@ -90,6 +90,7 @@ class JobView:
     created_at: float | None = None
     started_at: float | None = None
     """When it was last set going: a queue may stop and start it again."""
+    completed_at: float | None = None
 
     @property
     def over(self) -> bool:
@@ -208,6 +209,7 @@ def _job(body: Body) -> JobView:
         note=_note(body),
         created_at=parse_time(metadata.get("creationTimestamp")),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
+        completed_at=parse_time((body.get("status") or {}).get("completionTime")),
     )
 
 

@@ -151,6 +151,7 @@ class Controllers:
             self._fail_job(status, pods, types)
         elif phases and all(phase == "Succeeded" for phase in phases):
             status["conditions"].append({"type": "Complete", "status": "True"})
+            status["completionTime"] = format_time(self._world.now)
 
     def _suspend_job(self, status: Body, pods: dict[int, Body]) -> None:
         for pod in pods.values():
