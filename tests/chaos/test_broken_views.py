@@ -18,13 +18,15 @@ import pytest
 
 from chaos.campaign import Campaign, Verdicts, on_a_plane
 from chaos.lives import LIVES
-from chaos.meddlers import FAULTS, Silence, Spoiler
+from chaos.meddlers import Silence, Spoiler
 from chaos.scene import Scene, scene
 from embedded import processes
 
 pytestmark = pytest.mark.cluster
 
 JUMPS = (-600.0, 120.0)
+PIECE = 25
+"""Seeds of one test: a part of the campaign that fails, or was not run, is run by itself."""
 
 
 async def spoilt(stage: Scene, campaign: Campaign, verdicts: Verdicts, seed: int) -> None:
@@ -68,32 +70,45 @@ async def shaken(stage: Scene, campaign: Campaign, verdicts: Verdicts, rounds: i
             verdicts.struck.append("etcd stop")
 
 
-def campaign_of(seeds: range, rounds: int) -> Verdicts:
+def views_of(seeds: range) -> Verdicts:
     async def play(stage: Scene, campaign: Campaign) -> Verdicts:
         verdicts = Verdicts()
         await asyncio.gather(*(spoilt(stage, campaign, verdicts, seed) for seed in seeds))
-        if rounds:
-            await shaken(stage, campaign, verdicts, rounds)
         return verdicts
 
-    return on_a_plane(play)
+    verdicts = on_a_plane(play)
+    print(f"{verdicts.plans} lives: {dict(Counter(verdicts.struck))}")
+    return verdicts
 
 
 def test_a_dozen_broken_views_change_no_outcome() -> None:
-    verdicts = campaign_of(range(12), 0)
-    print(f"{verdicts.plans} lives: {dict(Counter(verdicts.struck))}")
+    verdicts = views_of(range(12))
     assert verdicts.wrong == []
     assert len(verdicts.struck) > 40
 
 
 @pytest.mark.full
-@pytest.mark.timeout(2400)
-def test_three_hundred_broken_views_change_no_outcome() -> None:
-    verdicts = campaign_of(range(100, 400), 2)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", range(100, 400, PIECE))
+def test_three_hundred_broken_views_change_no_outcome(first: int) -> None:
+    verdicts = views_of(range(first, first + PIECE))
+    assert verdicts.wrong == []
+    assert verdicts.plans == PIECE
+    assert len(verdicts.struck) > 2 * PIECE
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_an_apiserver_that_restarts_and_an_etcd_that_stands_still_change_no_outcome() -> None:
+    async def play(stage: Scene, campaign: Campaign) -> Verdicts:
+        verdicts = Verdicts()
+        await shaken(stage, campaign, verdicts, 2)
+        return verdicts
+
+    verdicts = on_a_plane(play)
     print(f"{verdicts.plans} lives: {dict(Counter(verdicts.struck))}")
     assert verdicts.wrong == []
-    assert verdicts.plans >= 300
-    assert set(verdicts.struck) == {*FAULTS, "apiserver restart", "etcd stop"}
+    assert set(verdicts.struck) == {"apiserver restart", "etcd stop"}
 
 
 def test_the_probe_turns_red_when_nothing_was_seen_for_its_limit_and_green_again() -> None:

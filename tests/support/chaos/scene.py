@@ -110,17 +110,28 @@ class Scene:
             made = meddler(lambda: keepers[0].kill())  # noqa: PLW0108 - there is none yet
         async with self.operators(namespace, made, count=count, **options) as started:
             keepers.extend(started)
-            user = User(self.api, namespace)
-            await user.create(**life.sections)
-            await life.script(user)
-            outcome = await settled(self.api, namespace, RUN, seconds=seconds)
-        log = "".join(each.log.read_text(encoding="utf-8") for each in keepers)
+            try:
+                outcome = await self._lead(life, namespace, seconds)
+            except TimeoutError as error:
+                starts = sum(each.starts for each in keepers)
+                raise TimeoutError(f"{error}; {starts} starts\n{_said(keepers)[-6000:]}") from None
+        log = _said(keepers)
         await self._sweep(namespace)
         return Lived(outcome=outcome, starts=sum(each.starts for each in keepers), log=log)
+
+    async def _lead(self, life: Life, namespace: str, seconds: float) -> Outcome:
+        user = User(self.api, namespace)
+        await user.create(**life.sections)
+        await life.script(user)
+        return await settled(self.api, namespace, RUN, seconds=seconds)
 
     async def _sweep(self, namespace: str) -> None:
         """Free the nodes; what else is left costs nothing."""
         await self.api.delete("Run", namespace, RUN)
+
+
+def _said(keepers: list[Keeper]) -> str:
+    return "".join(each.log.read_text(encoding="utf-8") for each in keepers)
 
 
 @asynccontextmanager
