@@ -47,6 +47,10 @@ test-full: env ## Also the whole parity matrix and the long sweeps
 accuracy: env-unit ## How well the planner predicts: figures on measured public runs, docs/accuracy.md
 	@PYTHONPATH=operator/src:tests/support $(PY) -m accuracy.report
 
+.PHONY: test-mutants
+test-mutants: env ## Break copies of the product, of MUTANTS or all: the tests must notice each
+	@PYTHONPATH=tests/support:tests/cluster $(PY) -m mutants $(MUTANTS)
+
 .PHONY: fuzz bench-operator supply-chain
 COUNT ?= 1050000
 fuzz: env ## COUNT hostile inputs over every parser (a million and more take half an hour)

@@ -1,0 +1,1 @@
+"""Deliberately broken copies of the product, each of which the tests must notice."""

@@ -1,0 +1,12 @@
+"""All mutations."""
+
+from __future__ import annotations
+
+from mutants import keeping, lives, planning, walls
+from mutants.mutation import Mutation
+
+__all__ = ["CATALOGUE"]
+
+CATALOGUE: tuple[Mutation, ...] = (
+    *lives.MUTATIONS, *planning.MUTATIONS, *walls.MUTATIONS, *keeping.MUTATIONS,
+)  # fmt: skip
