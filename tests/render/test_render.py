@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qwenft_operator import names
 from qwenft_operator.render import Placement, render
 from qwenft_operator.run import Owner, Settings
 from qwenft_plan.plan import Plan
+from qwenft_plan.sections import EnvVar
 from qwenft_plan.spec import FinetuneSpec
 from simulated.builders import spec_mapping
 
@@ -249,3 +251,88 @@ def test_only_pods_of_the_run_may_connect() -> None:
 def test_names_are_published_before_pods_are_ready() -> None:
     spec = objects()["Service"]["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+
+
+def test_pods_see_nothing_of_node_and_namespace() -> None:
+    pod = pod_of(objects())
+    assert pod["enableServiceLinks"] is False
+    shared = {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName", "shareProcessNamespace"}
+    assert shared & set(pod) == set()
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    assert kinds == {"projected", "emptyDir", "persistentVolumeClaim"}
+
+
+def test_an_attempt_is_ended_by_nobody_but_the_operator() -> None:
+    """A container or worker that starts by itself would train beside its successor."""
+    rendered = objects()
+    assert pod_of(rendered)["restartPolicy"] == "Never"
+    assert environment_of(rendered)["PET_MAX_RESTARTS"] == "0"
+
+
+def test_no_variable_of_a_user_overrules_the_contract() -> None:
+    """The request is refused for it, too; nobody has to rely on that."""
+    wanted = environment_of(objects())
+    contract = [name for name in wanted if name.startswith(("PET_", "QWENFT_", "KUBEFLOW_"))]
+    assert len(contract) > 10
+    spec = FinetuneSpec.from_mapping(spec_mapping())
+    env = tuple(EnvVar(name=name, value="mine") for name in contract)
+    spec = replace(spec, trainer=replace(spec.trainer, env=env))
+    owner = Owner(name="tiny", namespace="team", uid="1234-abcd", spec=spec_mapping())
+    rendered = {item["kind"]: item for item in render(spec, CPU_PLAN, owner, 3, settings=SETTINGS)}
+    assert environment_of(rendered) == wanted
+
+
+def test_the_group_may_write_the_volumes_and_read_the_token_and_nobody_else() -> None:
+    pod = pod_of(objects())
+    context = pod["securityContext"]
+    assert context["fsGroup"] == context["runAsGroup"] == context["runAsUser"] == 1000
+    config = next(item for item in pod["volumes"] if item["name"] == "config")
+    assert config["projected"]["defaultMode"] == 0o440
+    (token,) = [
+        source["serviceAccountToken"]
+        for source in config["projected"]["sources"]
+        if "serviceAccountToken" in source
+    ]
+    assert token["expirationSeconds"] <= 3600
+    mounts = {item["name"]: item for item in container_of(objects())["volumeMounts"]}
+    assert mounts["config"]["readOnly"] is True
+
+
+def test_a_pod_has_time_for_a_last_checkpoint() -> None:
+    assert pod_of(objects())["terminationGracePeriodSeconds"] >= 30
+
+
+def test_shared_memory_takes_at_most_half_of_what_the_pod_may_use() -> None:
+    def size(**resources: Any) -> str:
+        pod = pod_of(objects(resources={"processesPerNode": 1, "nodes": {"min": 2}, **resources}))
+        volume = next(item for item in pod["volumes"] if item["name"] == "shm")
+        assert volume["emptyDir"]["medium"] == "Memory"
+        return str(volume["emptyDir"]["sizeLimit"])
+
+    assert size(memoryPerNode="1Gi") == "512Mi"
+    assert size(memoryPerNode="64Gi") == size() == "1Gi"
+
+
+def test_objects_are_gone_before_their_run_is() -> None:
+    for item in objects().values():
+        (owner,) = item["metadata"]["ownerReferences"]
+        assert owner["blockOwnerDeletion"] is True
+
+
+def test_pods_of_a_run_never_share_a_node() -> None:
+    affinity = pod_of(objects())["affinity"]["podAntiAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"] == {"matchLabels": {names.LABEL_UID: "1234-abcd"}}
+
+
+def test_pods_tolerate_what_the_run_tolerates() -> None:
+    wanted = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    rendered = objects(resources={"processesPerNode": 1, "tolerations": wanted})
+    assert pod_of(rendered)["tolerations"] == wanted
+    assert "tolerations" not in pod_of(objects())
+
+
+def test_cores_are_asked_for_and_not_limited() -> None:
+    """One throttled rank would slow all of them."""
+    assert set(container_of(objects())["resources"]) == {"requests"}
