@@ -4,6 +4,7 @@ Real ranks: otherwise they would train different models silently, or wait for on
 """
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -37,11 +38,11 @@ SAVES = {
     "rank 0 saves the tokenizer": "PreTrainedTokenizerBase.save_pretrained",
 }
 PARTINGS = {
-    "rank 1 ends early": "rank 1 came to the end of the script (",
-    "rank 0 ends early": "rank 0 came to the end of the script (",
-    "rank 1 leaves the loop": "rank 1 came to model.save_pretrained() (",
+    "rank 1 ends early": "the end of the script",
+    "rank 0 ends early": "the end of the script",
+    "rank 1 leaves the loop": "model.save_pretrained()",
     "rank 1 stands still": "within 3 s",
-    "rank 1 evaluates alone": "came to the end of the script",
+    "rank 1 evaluates alone": "the end of the script",
 }
 OFTEN = {"other tokens", "rank 1 saves", "rank 1 ends early"}
 
@@ -70,10 +71,17 @@ def run(fault: str, plan: dict[str, int], model: Path, place: Path) -> Ended:
     return scripted.run(place, [job])[fault]
 
 
-def causes(place: Path) -> list[dict[str, object]]:
-    """Read the causes that ranks left for their launcher."""
+def causes(place: Path, ended: Ended) -> list[str]:
+    """Return the messages of the ranks that name a cause; a launcher shows the first of them.
+
+    It is one rank at least, not all: a rank that has said its word ends, and what that cuts off on
+    another is a lost peer, not a cause.
+    """
     files = sorted((place / "job-0").glob("error-*.json"))
-    return [json.loads(path.read_text())["qwenft"] for path in files]
+    found = [json.loads(path.read_text())["qwenft"] for path in files]
+    own = [cause["message"] for cause in found if cause["exit_code"] == PlanInvalid.exit_code]
+    assert own, (found, ended.errors)
+    return own
 
 
 def lines(comment: str) -> set[int]:
@@ -82,9 +90,10 @@ def lines(comment: str) -> set[int]:
     return {number for number, line in enumerate(text, 1) if line.endswith(f"# {comment}")}
 
 
-def assert_blames(message: object, comment: str) -> None:
-    where = {f"{SCRIPT}:{number}: " for number in lines(comment)}
-    assert any(str(message).startswith(start) for start in where), message
+def place_of(comment: str) -> re.Pattern[str]:
+    """Match any place in the script whose line ends in this comment."""
+    places = "|".join(re.escape(f"{SCRIPT}:{number}") + r"\b" for number in lines(comment))
+    return re.compile(places)
 
 
 def test_without_a_fault_the_script_ends_well(model: Path, tmp_path: Path) -> None:
@@ -98,25 +107,22 @@ def test_different_batches_are_refused_on_every_rank(
 ) -> None:
     ended = run(fault, SHARD, model, tmp_path)
     assert (ended.code, ended.output.split()) == (PlanInvalid.exit_code, ["trained"])
-    found = causes(tmp_path)
-    assert len(found) == 2
-    for cause in found:
-        assert_blames(cause["message"], "the batch")
-        assert "the ranks were given different batches" in str(cause["message"])
-        assert "take out DistributedSampler" in str(cause["message"])
+    for message in causes(tmp_path, ended):
+        assert place_of("the batch").match(message), message
+        assert "the ranks were given different batches" in message
+        assert "take out DistributedSampler" in message
 
 
 @pytest.mark.parametrize("fault", some(list(SAVES)))
 def test_a_save_to_which_not_all_ranks_come_is_refused(
     fault: str, model: Path, tmp_path: Path
 ) -> None:
-    run(fault, PIPELINE, model, tmp_path)
-    saver = int("rank 1" in fault)
-    error = json.loads((tmp_path / "job-0" / f"error-{saver}.json").read_text())["qwenft"]
-    assert error["exit_code"] == PlanInvalid.exit_code
-    assert_blames(error["message"], "the save")
-    assert f"not all ranks came to {SAVES[fault]}: rank {1 - saver} came to" in error["message"]
-    assert "take it out of `if rank == 0`" in error["message"]
+    ended = run(fault, PIPELINE, model, tmp_path)
+    for message in causes(tmp_path, ended):
+        assert "not all ranks came to" in message
+        assert SAVES[fault] in message
+        assert place_of("the save").search(message), message
+        assert "take it out of `if rank == 0`" in message
     assert not (tmp_path / "saved").exists()
 
 
@@ -125,15 +131,15 @@ def test_a_rank_that_does_something_else_is_named_with_the_line_of_the_call_that
     fault: str, model: Path, tmp_path: Path
 ) -> None:
     began = time.monotonic()
-    run(fault, SHARD, model, tmp_path)
+    ended = run(fault, SHARD, model, tmp_path)
     assert time.monotonic() - began < 60
-    waiting = int(fault.startswith("rank 0") or "alone" in fault)
-    error = json.loads((tmp_path / "job-0" / f"error-{waiting}.json").read_text())["qwenft"]
-    assert error["exit_code"] == PlanInvalid.exit_code
-    assert_blames(error["message"], "the batch")
-    assert "not all ranks came to a call of the model" in error["message"]
-    assert PARTINGS[fault] in error["message"]
-    assert "let no rank end early" in error["message"]
+    for message in causes(tmp_path, ended):
+        assert "not all ranks came to" in message
+        assert "a call of the model" in message
+        assert place_of("the batch").search(message), message
+        assert PARTINGS[fault] in message
+        assert re.search("rank [01] came to|within 3 s", message)
+        assert "let no rank end early" in message
 
 
 def test_a_fingerprint_tells_shapes_contents_and_absence_apart() -> None:
