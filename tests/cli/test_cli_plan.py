@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qwenft_cli import options
 from qwenft_cli.plan import wrapped
-from qwenft_plan.errors import SpecError
 from qwenft_plan.plan import Plan
 
 Verb = Callable[..., int]
@@ -104,21 +102,6 @@ def test_long_lines_break_at_blanks_and_are_indented() -> None:
 def test_wrapping_loses_no_word(width: int) -> None:
     text = "  one two three four five six seven eight nine ten · eleven\n"
     assert wrapped(text, width).split() == text.split()
-
-
-def test_this_machine_is_one_node() -> None:
-    node = options.this_machine(3).nodes[0]
-    assert (node.product, node.devices) == ("cpu", 3)
-    assert node.device_memory_bytes is not None
-
-
-def test_this_machine_has_a_process_for_each_core() -> None:
-    assert options.this_machine().nodes[0].devices >= 1
-
-
-def test_no_processes_are_refused() -> None:
-    with pytest.raises(SpecError, match="--processes: must be at least 1, not 0"):
-        options.this_machine(0)
 
 
 def rendered(out: str) -> dict[str, dict[str, Any]]:

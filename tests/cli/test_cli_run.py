@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qwenft_cli import local
+from qwenft_cli import local, machine
 from qwenft_cli import run as run_verb
+from qwenft_cli.machine import Gpu
 from qwenft_plan.plan import Plan
 
 Verb = Callable[..., int]
@@ -53,14 +54,15 @@ def test_a_run_is_planned_for_this_machine_and_shown(
     qwenft: Verb,
     trainer: Callable[[str], None],
     one_node: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     trainer(STAND_IN)
-    assert qwenft("run", str(one_node), "--mount", "/data=/here", "--processes", "1") == 0
+    assert qwenft("run", str(one_node), "--mount", f"/data={tmp_path}", "--processes", "1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny  Starting")
     assert "world 1" in lines[1]
-    assert "model /here/model" in lines[1]
+    assert f"model {tmp_path}/model" in lines[1]
     assert lines[2] == "tiny  Training  step 2/2  loss 4.000"
     assert lines[3].startswith("tiny  Succeeded")
 
@@ -89,9 +91,9 @@ def test_a_script_gets_the_arguments_after_the_dashes(
     trainer(STAND_IN)
     script = tmp_path / "train.py"
     script.write_text("")
-    words = ("--script", str(script), "--mount", "/data=/here", "--processes", "1")
+    words = ("--script", str(script), "--mount", f"/data={tmp_path}", "--processes", "1")
     assert qwenft("run", str(one_node), *words, "--", "--model", "/data/model") == 0
-    assert f"words ['1', '{script}', '--model', '/here/model']" in capsys.readouterr().out
+    assert f"words ['1', '{script}', '--model', '{tmp_path}/model']" in capsys.readouterr().out
 
 
 def test_a_failed_run_ends_with_the_trainer_s_code_and_cause(
@@ -170,3 +172,50 @@ def test_without_torch_the_way_to_get_it_is_shown(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert qwenft("run", str(one_node), "--processes", "1") == 1
     assert "pip install 'qwenft[trainer]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("section", "file"), [("model", "model"), ("dataset", "set.pt")])
+def test_a_directory_that_is_not_there_is_named_with_what_lies_in_it(
+    qwenft: Verb,
+    one_node: Path,
+    tmp_path: Path,
+    section: str,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one_node.write_text(one_node.read_text().replace(f"/data/{file}", f"/away/{file}"))
+    words = ("--mount", f"/data={tmp_path}", "--mount", f"/away={tmp_path}/none")
+    assert qwenft("run", str(one_node), *words) == 2
+    told = capsys.readouterr().err
+    assert f"--mount /away={tmp_path}/none: there is no such directory" in told
+    assert f"spec.{section}.path, /away/{file}, lies in it" in told
+
+
+def test_a_directory_that_is_only_written_to_is_the_trainer_s_to_make(
+    qwenft: Verb, trainer: Callable[[str], None], one_node: Path, tmp_path: Path
+) -> None:
+    trainer(STAND_IN)
+    one_node.write_text(one_node.read_text().replace("/data/out", "/results/out"))
+    words = ("--mount", f"/data={tmp_path}", "--mount", f"/results={tmp_path}/new")
+    assert qwenft("run", str(one_node), *words, "--processes", "1") == 0
+
+
+def test_beside_a_gpu_it_is_planned_for_it_and_with_cpu_for_the_cores(
+    qwenft: Verb,
+    trainer: Callable[[str], None],
+    one_node: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer("import os; print('sees', repr(os.environ.get('CUDA_VISIBLE_DEVICES')))")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus = (Gpu(name="NVIDIA H100 80GB HBM3", memory=80 * 2**30),)
+    monkeypatch.setattr(machine, "ask_torch", lambda: gpus)
+    assert qwenft("run", str(one_node)) == 0
+    told = capsys.readouterr().out
+    assert "H100" in told
+    assert "sees None" in told
+    assert qwenft("run", str(one_node), "--cpu", "--processes", "1") == 0
+    told = capsys.readouterr().out
+    assert "1×1 CPU" in told
+    assert "sees ''" in told

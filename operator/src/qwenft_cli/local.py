@@ -25,6 +25,7 @@ __all__ = [
     "environment",
     "follow",
     "mounts",
+    "need_directories",
     "run_file",
     "word_here",
 ]
@@ -69,6 +70,23 @@ def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
         where = Path(directory).expanduser().resolve()
         found.append(Mount(point=point.rstrip("/"), directory=where))
     return tuple(found)
+
+
+def need_directories(document: Document, places: Sequence[Mount]) -> None:
+    """Raise :class:`CliError` where something is to be read from a directory that is not there.
+
+    One that is only written to is made by the trainer.
+    """
+    for section in ("model", "dataset"):
+        path = document.body["spec"].get(section, {}).get("path", "")
+        place = next((each for each in places if each.here(path) != path), None)
+        if place is not None and not place.directory.is_dir():
+            raise CliError(
+                f"--mount {place.point}={place.directory}: there is no such directory, and "
+                f"spec.{section}.path, {path}, lies in it",
+                next_step="Give the directory that holds what the volume holds on a cluster.",
+                exit_code=BAD_INPUT,
+            )
 
 
 def run_file(document: Document, places: Sequence[Mount]) -> dict[str, Any]:

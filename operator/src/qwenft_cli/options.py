@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 
 from qwenft_cli.access import Access, Address, Connect, Object
 from qwenft_cli.document import Document
 from qwenft_operator.nodes import Capacity, Offer
 from qwenft_operator.nodes import capacity as count_free
-from qwenft_plan.errors import SpecError
 from qwenft_plan.inventory import Inventory, NodeShape
 
-__all__ = ["add_cluster", "add_file", "add_inventory", "address", "capacity", "this_machine"]
+__all__ = ["add_cluster", "add_file", "add_inventory", "address", "capacity"]
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -60,21 +58,6 @@ def capacity(
     access: Access = connect(address(args, document))
     pods = [pod for pod in access.node_pods() if not _has_ended(pod)]
     return count_free(document.spec.resources, access.nodes(), pods, networks=networks)
-
-
-def this_machine(processes: int | None = None) -> Inventory:
-    """Return this machine as one CPU node: a process for each core that we may use.
-
-    Raises :class:`SpecError` for less than one process.
-    """
-    count = len(os.sched_getaffinity(0)) if processes is None else processes
-    if count < 1:
-        raise SpecError("--processes", f"must be at least 1, not {count}")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    node = NodeShape(
-        name="this machine", product="cpu", devices=count, device_memory_bytes=memory // count
-    )
-    return Inventory(nodes=(node,))
 
 
 def _offer(shape: NodeShape) -> Offer:

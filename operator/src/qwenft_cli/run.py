@@ -18,6 +18,7 @@ from qwenft_cli import plan as plan_verb
 from qwenft_cli.access import Connect
 from qwenft_cli.document import Document
 from qwenft_cli.failure import BAD_INPUT, OK, CliError
+from qwenft_cli.machine import Machine
 from qwenft_cli.snapshot import Snapshot
 from qwenft_cli.watch import Screen
 from qwenft_plan.plan import Plan
@@ -38,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mount", metavar="MOUNTPOINT=DIR", action="append", default=[],
         help="the directory that stands for a volume, as /data=./data; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--processes", type=int, metavar="N", help="else one for each core")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="else one for each GPU, or, without any, core"
+    )
+    parser.add_argument("--cpu", action="store_true", help="use the cores even beside a GPU")
     parser.set_defaults(arguments=[])
     parser.epilog = "Words after -- go to the script, instead of the file's spec.trainer.args."
 
@@ -47,12 +51,15 @@ def run(args: argparse.Namespace, connect: Connect) -> int:  # noqa: ARG001 - no
     """Train; the exit code is the trainer's."""
     read = document.load(args.file)
     places = local.mounts(args.mount)
+    local.need_directories(read, places)
     script = _script(args, read, places)
-    plan, snapshot = _plan(args, read)
+    machine = Machine.look(cpu=args.cpu)
+    plan, snapshot = _plan(args, read, machine)
     _need_trainer()
     console = Console()
     with tempfile.TemporaryDirectory(prefix="qwenft-run-") as folder, Screen(console) as screen:
         environ = local.environment(plan, local.run_file(read, places), Path(folder), os.environ)
+        environ |= machine.variables(plan.world_size, planned_here=args.plan is None)
         screen.show(snapshot)
         outcome = local.follow(
             local.command(plan, script), environ, snapshot, screen.show,
@@ -61,14 +68,16 @@ def run(args: argparse.Namespace, connect: Connect) -> int:  # noqa: ARG001 - no
     return _conclude(outcome)
 
 
-def _plan(args: argparse.Namespace, read: Document) -> tuple[Plan, Snapshot]:
+def _plan(args: argparse.Namespace, read: Document, machine: Machine) -> tuple[Plan, Snapshot]:
     """Return the plan and the first view of the run."""
     started = datetime.now(UTC).isoformat()
     if args.plan:
         plan = Plan.load(Path(args.plan))
         summary = f"{plan.world_size} processes, from {args.plan}"
         return plan, Snapshot(name=read.name, phase="Starting", plan=summary, started=started)
-    chosen = plan_verb.planned(_here(read), options.this_machine(args.processes))
+    if machine.remark:
+        print(f"note: {machine.remark}; planned for the CPU", file=sys.stderr)
+    chosen = plan_verb.planned(_here(read), machine.inventory(args.processes))
     snapshot = Snapshot(
         name=read.name,
         phase="Starting",
