@@ -14,37 +14,15 @@ import jsonschema
 import pytest
 import yaml
 
+from documented import DOCS, FENCE, ROOT, RUNS, TEXTS, blocks, page_run, shown
 from qwenft_cli import prepare
 from qwenft_cli.__main__ import VERBS, main, parser
 from qwenft_plan.spec import FinetuneSpec
-from reference import PAGES, ROOT
+from reference import PAGES
 from reference.crd import schema
 from reference.values import comments, undocumented
 
-DOCS = ROOT / "docs"
-TEXTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:qwenft|kubectl qft) [a-z].*")
 VERB_NAMES = {module.NAME for module in VERBS}
-
-
-def blocks(language: str) -> Iterator[tuple[str, str]]:
-    for text in TEXTS:
-        for found, body in FENCE.findall(text.read_text("utf-8")):
-            if found == language:
-                yield str(text.relative_to(ROOT)), body
-
-
-def documents() -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (where, document)
-        for where, body in blocks("yaml")
-        for document in yaml.safe_load_all(body)
-        if isinstance(document, dict)
-    ]
-
-
-RUNS = [(where, item) for where, item in documents() if item.get("kind") == "QwenFineTune"]
 
 
 def closed(node: Any) -> Any:
@@ -80,16 +58,7 @@ def test_the_check_of_runs_can_fail() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    found = []
-    for text in TEXTS:
-        content = text.read_text("utf-8")
-        fenced = "\n".join(body for language, body in FENCE.findall(content) if language == "")
-        inline = re.findall(r"`([^`\n]+)`", FENCE.sub("", content))
-        for line in [*fenced.splitlines(), *inline]:
-            plain = line.partition("  #")[0].strip()
-            if COMMAND.fullmatch(plain):
-                found.append((str(text.relative_to(ROOT)), plain))
-    return found
+    return [(each.where, each.text) for each in shown("qwenft", "kubectl qft")]
 
 
 @pytest.mark.parametrize(("where", "command"), commands())
@@ -104,11 +73,6 @@ def test_every_command_exists_with_its_options(where: str, command: str) -> None
         return
     if len(words) > 1:
         parser().parse_args(words)
-
-
-def page_run(where: str) -> dict[str, Any]:
-    """Return the first run of a page, the README's where it shows none."""
-    return next((run for page, run in RUNS if page == where), RUNS[0][1])
 
 
 PLANNED = sorted({

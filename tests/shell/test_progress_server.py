@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from qwenft_operator import names
+from qwenft_operator import names, progress_server
 from qwenft_operator.port import Identity, Unavailable
-from qwenft_operator.progress_server import Certificate
+from qwenft_operator.progress_server import Certificate, ProgressServer
 from qwenft_operator.reconcile import Key
-from serving import OWN, Call, make_certificates, serve, world_with_pods
+from serving import OWN, Call, make_certificates, serve, serve_raw, world_with_pods
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +162,19 @@ def test_an_older_report_does_not_turn_the_clock_back(certificates: Path) -> Non
     serve(world, certificates, scenario)
     world.settle()
     assert world.status()["progress"]["step"] == 9
+
+
+def test_tokens_that_are_not_believed_any_more_take_no_memory(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_server, "_MOST_TRUSTED", 4)
+    world = world_with_pods()
+
+    async def scenario(server: ProgressServer, _port: int) -> None:
+        for index in range(20):
+            world.tokens[f"renewed-{index}"] = world.tokens["token-0"]
+            assert await server._reporter(f"Bearer renewed-{index}", "10.0.0.1") is not None
+            world.now += 10
+        assert len(server._trusted) <= 5
+
+    serve_raw(world, certificates, scenario)

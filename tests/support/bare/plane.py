@@ -76,21 +76,27 @@ class Plane:
 
     def namespace(self, name: str) -> None:
         """Make a namespace with a claim ``data`` that is bound."""
-        claim = {"name": "data", "namespace": name}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.kubectl("create", "-f", "-", stdin=body)
+        self.claims(name, "data")
+
+    def claims(self, namespace: str, *names: str) -> None:
+        """Make claims that are bound, to volumes that nobody mounts."""
         size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
-        objects = [
-            {"kind": "Namespace", "metadata": {"name": name}},
-            {"kind": "PersistentVolumeClaim", "metadata": claim,
-             "spec": {"accessModes": modes, "resources": {"requests": size},
-                      "storageClassName": "", "volumeName": f"data-{name}"}},
-            {"kind": "PersistentVolume", "metadata": {"name": f"data-{name}"},
-             "spec": {"accessModes": modes, "capacity": size, "claimRef": claim,
-                      "nfs": {"server": "nowhere.invalid", "path": "/"}}},
-        ]  # fmt: skip
-        for body in objects:
-            self.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", **body})
-        bound = ["--for=jsonpath={.status.phase}=Bound", "pvc/data", "--timeout=60s"]
-        self.kubectl("wait", "-n", name, *bound)
+        for name in names:
+            claim, volume = {"name": name, "namespace": namespace}, f"{name}-{namespace}"
+            objects = [
+                {"kind": "PersistentVolumeClaim", "metadata": claim,
+                 "spec": {"accessModes": modes, "resources": {"requests": size},
+                          "storageClassName": "", "volumeName": volume}},
+                {"kind": "PersistentVolume", "metadata": {"name": volume},
+                 "spec": {"accessModes": modes, "capacity": size, "claimRef": claim,
+                          "nfs": {"server": "nowhere.invalid", "path": "/"}}},
+            ]  # fmt: skip
+            for body in objects:
+                self.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", **body})
+        bound = ["--for=jsonpath={.status.phase}=Bound", "--timeout=60s"]
+        self.kubectl("wait", "-n", namespace, *bound, *(f"pvc/{name}" for name in names))
 
     def start(self, name: str, *words: str | Path) -> processes.Process:
         """Start a process of the plane, its output in ``<name>.log``."""
