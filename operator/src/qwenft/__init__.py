@@ -13,6 +13,7 @@ from qwenft_cli.client import Client, RunFailed, RunLike
 from qwenft_cli.client_async import AsyncClient
 from qwenft_cli.document import Document, load
 from qwenft_cli.failure import CliError as QwenftError
+from qwenft_cli.losses import LossCurve
 from qwenft_cli.snapshot import Failure, Snapshot, Worker
 from qwenft_cli.spelling import document_of
 from qwenft_plan.errors import Infeasible, SpecError
@@ -27,6 +28,7 @@ __all__ = [
     "Failure",
     "FinetuneSpec",
     "Infeasible",
+    "LossCurve",
     "Planned",
     "Progress",
     "QwenftError",

@@ -18,6 +18,7 @@ from qwenft_cli.connect import connect as connect_cluster
 from qwenft_cli.document import Document
 from qwenft_cli.failure import CliError
 from qwenft_cli.logs import choose
+from qwenft_cli.losses import LossCurve
 from qwenft_cli.snapshot import Snapshot, of_run
 from qwenft_plan.planner import Planned
 from qwenft_plan.progress import Progress
@@ -154,8 +155,12 @@ class Client:
         return self.access.log(pod, follow=follow)
 
     def progress(self, name: str) -> tuple[Progress, ...]:
-        """Return every report of the current attempt that its log still holds: the loss curve."""
+        """Return every report of the current attempt that its log still holds."""
         return watch.history(self.access, self.status(name))
+
+    def curve(self, name: str) -> LossCurve:
+        """Return the loss over the steps of :meth:`progress`; a notebook draws it."""
+        return LossCurve.of(self.progress(name))
 
     def events(self, name: str) -> tuple[Object, ...]:
         """Return the Events about the run, oldest first."""

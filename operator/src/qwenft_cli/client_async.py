@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from qwenft_cli.access import Object
 from qwenft_cli.client import Client, RunFailed, RunLike
+from qwenft_cli.losses import LossCurve
 from qwenft_cli.snapshot import Snapshot
 from qwenft_plan.planner import Planned
 from qwenft_plan.progress import Progress
@@ -72,6 +73,10 @@ class AsyncClient:
     async def progress(self, name: str) -> tuple[Progress, ...]:
         """Return the reports of the current attempt."""
         return await asyncio.to_thread(self._client.progress, name)
+
+    async def curve(self, name: str) -> LossCurve:
+        """Return the loss over the steps; a notebook draws it."""
+        return await asyncio.to_thread(self._client.curve, name)
 
     async def events(self, name: str) -> tuple[Object, ...]:
         """Return the Events about the run, oldest first."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from qwenft_cli import curve, drawings, wording
 from qwenft_cli.access import Object
+from qwenft_cli.losses import LossCurve
 from qwenft_cli.snapshot import Snapshot
 from qwenft_plan.progress import Progress
 
@@ -93,8 +94,8 @@ def _outcome(snapshot: Snapshot) -> list[str]:
 
 
 def _curves(history: Sequence[Progress]) -> list[str]:
-    train = [(one.step, one.loss) for one in history if one.loss is not None]
-    held = _validations(history)
+    loss = LossCurve.of(history)
+    train, held = loss.training, loss.validation
     if not train:
         return []
     key = '<span class="key-train">training</span>'
@@ -107,16 +108,6 @@ def _curves(history: Sequence[Progress]) -> list[str]:
     if speed:
         parts += ["<h2>Tokens per second</h2>", curve.svg({"train": speed}, "step")]
     return parts
-
-
-def _validations(history: Sequence[Progress]) -> list[tuple[int, float]]:
-    """Return each evaluation once: reports repeat the last one until the next."""
-    found: list[tuple[int, float]] = []
-    for one in history:
-        loss = one.validation_loss
-        if loss is not None and not (found and found[-1][1] == loss):
-            found.append((one.step, loss))
-    return found
 
 
 _QUANTITIES = (
