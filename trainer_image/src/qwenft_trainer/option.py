@@ -75,7 +75,9 @@ class Session:
         directory = model_directory(name, options.get("revision"))
         config = read_config(directory)
         with user_random_state(), told_where():
-            stages = build_stages(self.plan, self.mesh, config, Checkpoint(path=directory))
+            backend = planfile.compiler(os.environ)
+            source = Checkpoint(path=directory)
+            stages = build_stages(self.plan, self.mesh, config, source, compile_backend=backend)
         origin = Origin(
             directory=directory, dtype=_dtype(config), generation=_generation(directory, config)
         )

@@ -38,6 +38,21 @@ def load(environ: Mapping[str, str], *, world_size: int) -> Plan | None:
     return plan
 
 
+def compiler(environ: Mapping[str, str]) -> str | None:
+    """Return the name of the layers' compiler; None: they run as they are.
+
+    Raises :class:`PlanInvalid` for one that torch does not know.
+    """
+    name = environ.get(COMPILE) or None
+    if name is not None:
+        from torch._dynamo import list_backends  # noqa: PLC0415 - seconds, for those who compile
+
+        known = list_backends(exclude_tags=())
+        if name not in known:
+            raise PlanInvalid(f"{COMPILE}: torch has no compiler {name!r}; it has {known}")
+    return name
+
+
 def _check_halves(path: str, plan: Plan, compiler: str | None) -> None:
     """Refuse what torch cannot run backward in two halves; it would fail in the first step."""
     if plan.pp == 1 or plan.pipeline_schedule != TWO_HALVES:

@@ -101,7 +101,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     source = source_of(directory, seed=spec.training.seed)
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
-    backend, lora = os.environ.get(planfile.COMPILE), spec.training.adapters
+    backend, lora = planfile.compiler(os.environ), spec.training.adapters
     stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
     store = CheckpointStore(
         directory=settings.checkpoints,
