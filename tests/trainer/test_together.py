@@ -35,6 +35,7 @@ SAVES = {
     "rank 1 saves": "model.save_pretrained()",
     "rank 0 gathers": "model.state_dict()",
     "rank 0 writes": "save",
+    "rank 0 reads logits": "outputs.logits",
     "rank 0 saves the tokenizer": "PreTrainedTokenizerBase.save_pretrained",
 }
 PARTINGS = {
@@ -44,7 +45,7 @@ PARTINGS = {
     "rank 1 stands still": "within 3 s",
     "rank 1 evaluates alone": "the end of the script",
 }
-OFTEN = {"other tokens", "rank 1 saves", "rank 1 ends early"}
+OFTEN = {"other tokens", "rank 1 saves", "rank 1 ends early", "rank 0 reads logits"}
 
 
 def some(faults: list[str]) -> list[object]:

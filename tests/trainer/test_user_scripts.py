@@ -7,6 +7,7 @@ error names the line that ends in the comment given here.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from qwenft_trainer.failure import PlanInvalid
 pytestmark = pytest.mark.torch
 
 SCRIPTS = Path(__file__).parent / "scripts"
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 SHAPE = {
     "schema_version": 1, "world_size": 2, "nodes": 1, "processes_per_node": 2, "pp": 1,
     "dp_replicate": 1, "dp_shard": 1, "tp": 1, "micro_batch_size": 8,
@@ -33,13 +34,37 @@ PLANS: Mapping[str, Mapping[str, int]] = {
     "tensor 2": {"tp": 2},
     "pipeline 2": {"pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4},
 }
+EQUAL = ("accumulate", "checkpoint", "count", "early", "ema", "iterable", "layers", "main", "norm",
+         "own_optimizer", "resume", "say")  # fmt: skip
 REFUSED = {
-    ("adafactor", "tensor 2"): ("the call", "use torch.optim.AdamW"),
+    ("adafactor", None): ("the call", "use torch.optim.AdamW"),
+    ("custom_loss", None): ("the call", "pass labels=…"),
+    ("hook", None): ("the hook", "between loss.backward() and optimizer.step()"),
+    ("inner", None): ("the module", "use model.named_parameters()"),
+    ("modules", None): ("the modules", "use model.named_parameters()"),
     ("norm", "pipeline 2"): ("the norm", "take the norm from clip_grad_norm_"),
+    ("peft", None): ("the call", "training.method: lora"),
+    ("sum", None): ("the sum", "a gradient's norm from clip_grad_norm_"),
+    ("trainer", None): ("the call", "write the loop"),
 }
-NORMS = [("norm", plan) for plan in ("replicate 2", "shard 2", "tensor 2")]
-RUNS = [("accumulate", "tensor 2"), ("layers", "shard 2"), *NORMS, *REFUSED]
-OFTEN = [("layers", "shard 2"), ("norm", "tensor 2"), ("norm", "pipeline 2")]
+OFTEN = {
+    "accumulate": "replicate 2", "checkpoint": "pipeline 2", "count": "pipeline 2",
+    "early": "shard 2", "ema": "pipeline 2", "iterable": "replicate 2", "layers": "shard 2",
+    "main": "tensor 2", "norm": "tensor 2", "own_optimizer": "replicate 2", "resume": "shard 2",
+    "say": "shard 2", "custom_loss": "replicate 2", "hook": "shard 2", "inner": "pipeline 2",
+    "sum": "shard 2",
+}  # fmt: skip
+"""What ``make test`` runs: most scripts once, and each plan several times."""
+WIDER: Mapping[str, Mapping[str, int]] = {
+    "shard 2, tensor 2": {"dp_shard": 2, "tp": 2, "micro_batch_size": 4},
+    "shard 2, pipeline 2": {
+        "dp_shard": 2, "pp": 2, "micro_batch_size": 1, "gradient_accumulation_steps": 4,
+    },
+    "tensor 2, pipeline 2": {
+        "tp": 2, "pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4,
+    },
+}  # fmt: skip
+FOUR = {"world_size": 4, "processes_per_node": 4}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +92,11 @@ def records(count: int) -> Iterator[dict[str, torch.Tensor]]:
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-Run = Callable[[str, str], tuple[Ended, Path]]
+def plan_of(name: str) -> Mapping[str, Any]:
+    return SHAPE | PLANS[name] if name in PLANS else SHAPE | FOUR | WIDER[name]
+
+
+Run = Callable[..., tuple[Ended, Path]]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +104,8 @@ def run(data: Path) -> Run:
     """Run a script under a plan, once; return how it ended and its folder."""
 
     @cache
-    def once(script: str, name: str) -> tuple[Ended, Path]:
-        place = data / f"{script} {name}"
+    def once(script: str, name: str, compiler: str = "") -> tuple[Ended, Path]:
+        place = data / f"{script} {name} {compiler}"
         place.mkdir()
         words = ("--model", str(data / "model"), "--dataset", str(data / "dataset.pt"),
                  "--output", str(place / "saved"))  # fmt: skip
@@ -84,8 +113,8 @@ def run(data: Path) -> Run:
             name=name,
             script=SCRIPTS / f"user_{script}.py",
             arguments=words,
-            plan=None if name == "plain" else SHAPE | PLANS[name],
-            variables={"QWENFT_PATIENCE_SECONDS": "20"},
+            plan=None if name == "plain" else plan_of(name),
+            variables={"QWENFT_PATIENCE_SECONDS": "60", "QWENFT_COMPILE": compiler},
         )
         return scripted.run(place, [job])[name], place
 
@@ -101,30 +130,86 @@ def line_of(script: str, comment: str) -> int:
     return next(n for n, line in enumerate(text, 1) if line.endswith(f"# {comment}"))
 
 
-@pytest.mark.parametrize(
-    ("script", "name"),
-    [pytest.param(*pair, marks=[] if pair in OFTEN else [pytest.mark.full]) for pair in RUNS],
-)
+def refusal(script: str, name: str) -> tuple[str, str] | None:
+    return REFUSED.get((script, name)) or REFUSED.get((script, None))
+
+
+ALL = sorted({*EQUAL, *(script for script, _ in REFUSED)})
+
+
+def pairs() -> Iterator[Any]:
+    for script, name in product(ALL, PLANS):
+        often = OFTEN.get(script) == name or (script, name) == ("norm", "pipeline 2")
+        yield pytest.param(script, name, marks=[] if often else [pytest.mark.full])
+    for script, name in product(("checkpoint", "resume", "ema"), WIDER):
+        yield pytest.param(script, name, marks=[pytest.mark.full])
+
+
+@pytest.mark.parametrize(("script", "name"), list(pairs()))
 def test_a_script_does_what_one_process_does_or_is_told_why_not(
     script: str, name: str, run: Run
 ) -> None:
     ended, place = run(script, name)
-    expected = REFUSED.get((script, name))
-    if expected is not None:
-        comment, way_out = expected
-        assert ended.code == PlanInvalid.exit_code, ended.errors
-        told = json.loads((place / "job-0" / "error-0.json").read_text())["qwenft"]["message"]
-        assert told.startswith(f"{SCRIPTS / f'user_{script}.py'}:{line_of(script, comment)}: ")
-        assert way_out in told
-        return
+    if refusal(script, name) is not None:
+        assert_told_why_not(script, name, ended, place)
+    else:
+        assert_as_one_process(run, script, ended, place)
+
+
+def assert_told_why_not(script: str, name: str, ended: Ended, place: Path) -> None:
+    expected = refusal(script, name)
+    assert expected is not None
+    comment, way_out = expected
+    assert ended.code == PlanInvalid.exit_code, ended.errors
+    told = json.loads((place / "job-0" / "error-0.json").read_text())["qwenft"]["message"]
+    assert told.startswith(f"{SCRIPTS / f'user_{script}.py'}:{line_of(script, comment)}: ")
+    assert way_out in told
+
+
+def assert_as_one_process(run: Run, script: str, ended: Ended, place: Path) -> None:
     assert ended.code == 0, ended.errors
     plain, reference = run(script, "plain")
     assert plain.code == 0, plain.errors
     ours, theirs = words_and_numbers(ended.output), words_and_numbers(plain.output)
-    assert len(theirs) > 8
+    assert len(theirs) >= 8
     assert same(ours, theirs), f"{ended.output}\n{plain.output}"
     if (reference / "saved").is_dir():
         assert_same_weights(place / "saved", reference / "saved")
+
+
+def test_every_plan_is_among_the_frequent() -> None:
+    assert set(OFTEN.values()) == set(PLANS)
+    assert set(OFTEN) <= set(ALL)
+    assert set(EQUAL) <= set(OFTEN)
+
+
+def test_a_script_is_compiled_where_the_environment_asks(run: Run) -> None:
+    ended, place = run("layers", "shard 2", "no compiler")
+    assert ended.code == PlanInvalid.exit_code
+    told = json.loads((place / "job-0" / "error-0.json").read_text())["qwenft"]["message"]
+    assert "user_layers.py:" in told
+    assert "QWENFT_COMPILE: torch has no compiler 'no compiler'; it has " in told
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PLANS)
+def test_a_compiled_script_prints_what_one_process_does(name: str, run: Run) -> None:
+    ended, place = run("layers", name, "aot_eager")
+    assert_as_one_process(run, "layers", ended, place)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["replicate 2", "pipeline 2"])
+def test_a_script_s_own_checkpoint_is_the_file_that_one_process_writes(name: str, run: Run) -> None:
+    _, place = run("checkpoint", name)
+    _, reference = run("checkpoint", "plain")
+    ours, theirs = (torch.load(where / "saved.ckpt") for where in (place, reference))
+    assert list(ours["model"]) == list(theirs["model"])
+    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+    mine, others = ours["optimizer"]["state"], theirs["optimizer"]["state"]
+    assert list(mine) == list(others)
+    for index, entry in others.items():
+        torch.testing.assert_close(mine[index], entry, atol=1e-5, rtol=1e-4)
 
 
 def same(ours: list[Any], theirs: list[Any]) -> bool:

@@ -25,8 +25,6 @@ if args.what == "clip":
     clip_grad_norm_(list(model.parameters())[:1], 1.0)  # clip
 optimizer.step()
 print("trained")
-if args.what == "optimizer":
-    torch.save(optimizer.state_dict(), args.output)  # optimizer
-if args.what == "checkpoint":
-    torch.save({"step": 1, "optimizer": optimizer.state_dict()}, args.output)  # checkpoint
+if args.what == "gradients":
+    torch.save([value.grad for value in model.parameters()], args.output)  # gradients
 print("ended")

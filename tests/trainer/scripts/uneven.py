@@ -56,6 +56,10 @@ if args.fault == "rank 1 saves" and rank == 1:
     model.save_pretrained(args.output)  # the save
 if args.fault == "rank 0 gathers" and rank == 0:
     torch.save(model.state_dict(), args.output)  # the save
+with torch.no_grad():
+    evaluated = model(ids, labels=ids)
+if args.fault == "rank 0 reads logits" and rank == 0:
+    print(evaluated.logits.shape)  # the save
 if args.fault == "rank 0 writes" and rank == 0:
     torch.save({"step": 1}, args.output)  # the save
 if args.fault == "rank 0 saves the tokenizer" and rank == 0:

@@ -1,7 +1,7 @@
 """Calls of a script that must know about the other ranks: clipping, and writing files."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from os import PathLike
 from typing import Any
 
@@ -10,10 +10,11 @@ import torch.distributed as dist
 import transformers
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_any, tree_map_only
+from torch.utils._pytree import tree_any, tree_map
 
 from qwenft_trainer.blame import refuse
 from qwenft_trainer.mesh import SET_UP, bound
+from qwenft_trainer.optimizer_states import is_state, loading, whole_state
 from qwenft_trainer.option import Session
 from qwenft_trainer.patches import Target
 from qwenft_trainer.together import meet
@@ -28,6 +29,9 @@ def replacements(session: Session) -> Mapping[Target, Any]:
         (torch.nn.utils, "clip_grad_norm_"): clip,
         (torch.nn.utils.clip_grad, "clip_grad_norm_"): clip,
         (torch, "save"): saving(session, torch.save),
+        (torch.optim.Optimizer, "load_state_dict"): loading(
+            session, torch.optim.Optimizer.load_state_dict
+        ),
         (tokenizer, "save_pretrained"): writing(session, tokenizer.save_pretrained),
     }
 
@@ -99,14 +103,33 @@ def saving(session: Session, original: Callable[..., Any]) -> Callable[..., Any]
             return original(obj, f, *args, **kwargs)
         if isinstance(obj, torch.nn.Module) and obj in session.models:
             refuse("torch.save(model) is not supported", "save model.state_dict() instead")
-        sharded = tree_any(lambda value: isinstance(value, DTensor), obj)
-        if sharded and session.plan.pp > 1:
-            refuse(
-                "an object with a pipeline stage's tensors (an optimizer's state?) cannot be saved",
-                "under pp > 1 no rank holds all of it; save model.state_dict(), which is whole",
-            )
-        if sharded:
-            obj = tree_map_only(DTensor, lambda value: full(value).cpu(), obj)
-        return write(obj, f, *args, **kwargs)
+        return write(_whole(session, obj), f, *args, **kwargs)
 
     return save
+
+
+def _whole(session: Session, obj: object) -> object:
+    """Put together what is sharded in an object. Collective where anything is."""
+    if session.mesh is None or not tree_any(_is_in_parts, obj, is_leaf=is_state):
+        return obj
+    meet("torch.save")
+    return tree_map(partial(_whole_value, session), obj, is_leaf=is_state)
+
+
+def _is_in_parts(value: object) -> bool:
+    """Tell what every rank must bring its part of; a stage may have none of a state's tensors."""
+    return isinstance(value, DTensor) or is_state(value)
+
+
+def _whole_value(session: Session, value: Any) -> object:
+    if is_state(value):
+        return whole_state(session, value)
+    if not isinstance(value, DTensor):
+        return value
+    if session.plan.pp > 1:
+        refuse(
+            "an object with a pipeline stage's tensors cannot be saved",
+            "under pp > 1 no rank holds all of it; save model.state_dict() or "
+            "optimizer.state_dict(), which are whole",
+        )
+    return full(value).cpu()

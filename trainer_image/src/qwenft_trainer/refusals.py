@@ -1,17 +1,21 @@
 """Calls that cannot work under a plan, refused where torch's own message would say little."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 import torch
 import transformers
+from torch.distributed.tensor import DTensor
 
-from qwenft_trainer.blame import refuse
+from qwenft_trainer.blame import is_user_s, refuse
 from qwenft_trainer.handover import is_handed_over
 from qwenft_trainer.option import Session
 from qwenft_trainer.patches import Target
 from qwenft_trainer.user_model import ParallelModel
+
+HOOKS = ("register_hook", "register_post_accumulate_grad_hook")
 
 
 def replacements(session: Session) -> Mapping[Target, Any]:
@@ -23,6 +27,7 @@ def replacements(session: Session) -> Mapping[Target, Any]:
             torch.nn.parallel.DistributedDataParallel
         ),
         (torch.nn.DataParallel, "__init__"): wrapping(torch.nn.DataParallel),
+        **{(DTensor, name): hooking(session, getattr(DTensor, name)) for name in HOOKS},
         (torch.amp.GradScaler, "scale"): scaling(session, torch.amp.GradScaler.scale),
         (torch.optim.Adafactor, "__init__"): factoring(session, torch.optim.Adafactor),
         (transformers.Adafactor, "__init__"): factoring(session, transformers.Adafactor),
@@ -62,6 +67,21 @@ def wrapping(kind: type) -> Callable[..., None]:
         if isinstance(module, ParallelModel):
             refuse(f"{kind.__name__}(model)", "leave the wrapper out: the plan spreads the model")
         original(self, module, *args, **kwargs)
+
+    return wrapper
+
+
+def hooking(session: Session, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a script's hooks on gradients, which are delivered without autograd."""
+
+    @wraps(original)
+    def wrapper(self: DTensor, *args: Any, **kwargs: Any) -> Any:
+        if session.models and is_user_s(sys._getframe(1)):  # noqa: SLF001 - torch hooks as well
+            refuse(
+                f"{original.__name__} of a parameter would never be called",
+                "change the gradients between loss.backward() and optimizer.step()",
+            )
+        return original(self, *args, **kwargs)
 
     return wrapper
 

@@ -19,6 +19,7 @@ import transformers
 
 from qwenft_plan.plan import Plan
 from qwenft_trainer import here, old_names, option, ranked, refusals, steps, values
+from qwenft_trainer.blame import parts_explained
 from qwenft_trainer.patches import Target, replaced
 from qwenft_trainer.together import meet
 
@@ -46,6 +47,7 @@ def installed(plan: Plan | None) -> Iterator[None]:
             stack.enter_context(_quiet(rank))
             if rank == 0:
                 stack.enter_context(steps.reported(found))
+            stack.enter_context(parts_explained())
         yield
         if found is not None:
             found.check_end()

@@ -5,7 +5,9 @@ call, the same outputs. The stages that do the work are hidden from module regis
 rank holds only a part of them. Every call takes the whole global batch, on every rank.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,15 +21,22 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from qwenft_trainer import whole
 from qwenft_trainer.arrange import is_free
 from qwenft_trainer.batch import Batch, local_rows, round_up
-from qwenft_trainer.blame import refuse
+from qwenft_trainer.blame import refuse, user_line
+from qwenft_trainer.elsewhere import whole_model
+from qwenft_trainer.failure import PlanInvalid
 from qwenft_trainer.handover import Held, hand_over, set_aside
 from qwenft_trainer.loss import IGNORED
 from qwenft_trainer.mesh import data_index, sum_over
 from qwenft_trainer.stages import Stages
-from qwenft_trainer.together import check_same_batch, user_random_state
+from qwenft_trainer.together import check_same_batch, meet, user_random_state
 
 UNUSED = frozenset({"use_cache", "return_dict", "cache_position", "logits_to_keep"})
 """Arguments of Hugging Face's forward that change no number here."""
+INSIDE = (
+    "each rank holds a part of the layers only: use model.named_parameters(); in place of peft "
+    "training.method: lora, in place of Trainer write the loop or use the built-in one"
+)
+TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +91,8 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         self.config = stages.config
         self.generation_config = origin.generation
         # FSDP swaps parameters for gathered ones and back; the optimizer's are these.
-        self._sharded = tuple(stages.named_parameters())
-        self._values = [value for _, value in self._sharded]
+        self._values = list(stages.parameters())
+        self._named = whole_model(stages)
         self.last_loss: Tensor | None = None
         self.eval()
 
@@ -130,7 +139,7 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         batch = Batch.from_rows(input_ids, targets, attention_mask)
         if position_ids is not None:
             batch = replace(batch, position_ids=position_ids.expand_as(input_ids))
-        with user_random_state():
+        with user_random_state(), _ordinary_mode():
             output = self._run(batch, trains=labels is not None)
         return output if others.get("return_dict", True) else output.to_tuple()
 
@@ -199,6 +208,11 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
 
     def _logits(self, batch: Batch) -> Tensor:
         """Return the logits of the whole batch on every rank."""
+        meet("outputs.logits")
+        with _ordinary_mode():
+            return self._gathered_logits(batch)
+
+    def _gathered_logits(self, batch: Batch) -> Tensor:
         plan, mesh = self.stages.plan, self.stages.mesh
         found = []
         with set_aside(self._values):
@@ -216,18 +230,24 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         recurse: bool = True,  # noqa: FBT001, FBT002 - torch's signature
         remove_duplicate: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Iterate over this rank's parameters under Hugging Face's names."""
+        """Iterate over all parameters under Hugging Face's names; see :mod:`elsewhere`."""
         del recurse, remove_duplicate
-        for name, value in self._sharded:
+        for name, value in self._named.items():
             yield (f"{prefix}.{name}" if prefix else name), value
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """Return the whole model's weights on the CPU, on every rank. Collective."""
         return whole.state_dict(self.stages)
 
-    def load_state_dict(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: the weights are spread over the ranks."""
-        refuse("load_state_dict is not supported", "load the weights by from_pretrained(directory)")
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Tensor],
+        strict: bool = True,  # noqa: FBT001, FBT002 - torch's signature
+        assign: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
+        """Take whole weights as :meth:`state_dict` gives them, each rank its part. Collective."""
+        del assign
+        return whole.load(self.stages, self._named, state_dict, strict=strict)
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write a Hugging Face directory that ``from_pretrained`` loads anywhere. Collective."""
@@ -239,9 +259,18 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         with torch.no_grad():
             return super().generate(*args, **kwargs)
 
-    def num_parameters(self, *_: Any, **__: Any) -> int:
-        """Count the whole model's parameters. Collective."""
-        return whole.parameter_count(self.stages)
+    def num_parameters(
+        self,
+        only_trainable: bool = False,  # noqa: FBT001, FBT002 - transformers' signature
+        exclude_embeddings: bool = False,  # noqa: FBT001, FBT002
+    ) -> int:
+        """Count the whole model's parameters."""
+        return sum(
+            value.numel()
+            for name, value in self._named.items()
+            if (value.requires_grad or not only_trainable)
+            and not (exclude_embeddings and "embed_tokens" in name)
+        )
 
     def to(self, *args: Any, **kwargs: Any) -> "ParallelModel":
         """Stay where the plan put it; refuse another dtype."""
@@ -284,11 +313,40 @@ class ParallelModel(GenerationMixin, nn.Module):  # type: ignore[misc] # transfo
         del memo
         refuse("the model cannot be copied", "load it a second time by from_pretrained")
 
+    def modules(self, *args: Any, **kwargs: Any) -> Iterator[nn.Module]:
+        """Refuse, unless torch itself asks: what a caller would change is not here."""
+        _refuse_modules()
+        return super().modules(*args, **kwargs)
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse, unless torch itself asks; wrappers such as peft's look for layers here."""
+        _refuse_modules()
+        return super().named_modules(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         """Explain that inner modules are not here; ``hasattr`` keeps working."""
         if name in ("model", "lm_head"):
-            raise AttributeError(f"{name}: this rank holds a part of it only; use named_parameters")
+            raise PartAbsent(f"{user_line()}: model.{name}: {INSIDE}")
         return super().__getattr__(name)
+
+
+class PartAbsent(PlanInvalid, AttributeError):  # noqa: N818 - as its base
+    """A part of the model that no rank holds whole: an attribute that is not there."""
+
+
+def _refuse_modules() -> None:
+    if not sys._getframe(2).f_code.co_filename.startswith(TORCH):  # noqa: SLF001 - see blame
+        refuse("the modules of the model were asked for", INSIDE)
+
+
+@contextmanager
+def _ordinary_mode() -> Iterator[None]:
+    """Leave inference mode: in it torch does not split the loss over tensor-parallel ranks."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
 
 
 def _refuse_dtype(what: str) -> NoReturn:

@@ -1,12 +1,16 @@
 """Putting the parts of a model that is spread over the ranks together again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
+from qwenft_trainer.blame import refuse
+from qwenft_trainer.elsewhere import in_order
 from qwenft_trainer.export import export_model
 from qwenft_trainer.stages import Stages
 from qwenft_trainer.together import meet
@@ -22,21 +26,53 @@ def state_dict(stages: Stages) -> dict[str, Tensor]:
     group = stages.mesh.get_group("pp")
     parts: list[dict[str, Tensor]] = [{} for _ in range(stages.plan.pp)]
     dist.all_gather_object(parts, mine, group=group)
-    return {name: value for part in parts for name, value in part.items()}
+    return in_order({name: value for part in parts for name, value in part.items()})
+
+
+def load(
+    stages: Stages,
+    named: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    *,
+    strict: bool,
+) -> _IncompatibleKeys:
+    """Copy whole weights into this rank's parts of the parameters ``named``. Collective.
+
+    Returns the keys that are missing and unexpected, as torch does where not ``strict``.
+    """
+    meet("model.load_state_dict()")
+    missing = [name for name in named if name not in weights]
+    unexpected = [name for name in weights if name not in named]
+    if strict and (missing or unexpected):
+        refuse(
+            f"load_state_dict: {missing[:3]} are missing and {unexpected[:3]} unexpected",
+            "load what model.state_dict() gave, or pass strict=False",
+        )
+    for name in named.keys() & weights.keys():
+        if weights[name].shape != named[name].shape:
+            refuse(
+                f"load_state_dict: {name} has shape {tuple(weights[name].shape)}, "
+                f"not {tuple(named[name].shape)}",
+                "load what model.state_dict() gave",
+            )
+    with torch.no_grad():
+        for name, value in stages.named_parameters():
+            if name in weights:
+                value.copy_(like(weights[name], value))
+    return _IncompatibleKeys(missing, unexpected)
+
+
+def like(weight: Tensor, value: Tensor) -> Tensor:
+    """Return this rank's part of a whole weight, laid out as ``value``."""
+    weight = weight.to(value.device, value.dtype)
+    if not isinstance(value, DTensor):
+        return weight
+    return distribute_tensor(weight, value.device_mesh, value.placements, src_data_rank=None)
 
 
 def full(value: Tensor) -> Tensor:
     """Return the whole of a sharded tensor; a plain one as it is. Collective."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def parameter_count(stages: Stages) -> int:
-    """Count the whole model's parameters. Collective."""
-    count = torch.tensor(sum(value.numel() for value in stages.parameters()))
-    if stages.plan.pp > 1:
-        count = count.to(stages.device)
-        dist.all_reduce(count, group=stages.mesh.get_group("pp"))
-    return int(count)
 
 
 def save(stages: Stages, directory: Path, source: Path, dtype: torch.dtype) -> None:

@@ -1,0 +1,30 @@
+"""Adapters by peft."""
+
+import argparse
+
+import torch
+from transformers import AutoModelForCausalLM
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model")
+parser.add_argument("--dataset")
+parser.add_argument("--output")
+args = parser.parse_args()
+
+torch.moreh.option.enable_advanced_parallelization()
+torch.manual_seed(3)
+model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+data = torch.load(args.dataset)
+loader = torch.utils.data.DataLoader(data["train"], batch_size=8, shuffle=True)
+
+
+def run(batch):
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    return model(**batch, labels=labels)
+
+
+from peft import LoraConfig, get_peft_model  # noqa: E402
+
+adapters = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+model = get_peft_model(model, adapters)  # the call
+run(next(iter(loader))).loss.backward()
