@@ -269,9 +269,20 @@ def test_a_split_vocabulary_or_a_plain_loss_has_whole_logits(
 
 @pytest.mark.parametrize(
     ("changes", "share"),
-    [({"tp": 4}, 1 / 4), ({"cp": 2}, 1 / 2), ({"micro_batch": 3}, 3.0), ({"dp_shard": 8}, 1.0)],
+    [
+        ({"tp": 4}, 16 / 14 / 4),
+        ({"cp": 2}, 1 / 2),
+        ({"micro_batch": 3}, 3.0),
+        ({"dp_shard": 8}, 1.0),
+    ],
 )
 def test_logits_split_over_vocabulary_and_tokens_only(
     changes: dict[str, int], share: float
 ) -> None:
-    assert logit_bytes(work(), layout(**changes)) == 14 * 1000 * 1000 * share
+    assert logit_bytes(work(), layout(**changes)) == pytest.approx(14 * 1000 * 1000 * share)
+
+
+def test_a_loss_over_a_split_vocabulary_has_a_price_of_its_own() -> None:
+    runtime = replace(UNFUSED, logit=6.0, split_logit=20.0)
+    whole, split = (logit_bytes(work(runtime=runtime), layout(tp=n)) for n in (1, 2))
+    assert (whole, split) == (6 * 1000 * 1000, 20 * 1000 * 1000 / 2)

@@ -37,7 +37,9 @@ def test_the_largest_stage_has_its_share_of_blocks_rounded_up(pp: int, expected:
 
 def test_a_device_map_leaves_one_device_more_than_its_share() -> None:
     model = replace(MODEL, layers=32)
-    assert stage_layers(work(model), layout(pp=2, schedule="naive")) == 17
+    assert stage_layers(work(model), layout(pp=2, schedule="naive")) == 16
+    deeper = replace(MODEL, layers=80)
+    assert stage_layers(work(deeper), layout(pp=2, schedule="naive")) == 41
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,27 @@ def test_overhead_is_allocator_slack_and_a_context() -> None:
     runtime = replace(UNFUSED, allocator=1.1, overhead=5e6)
     parts = peak_memory(work(runtime=runtime), layout())
     assert parts.overhead == pytest.approx(0.1 * parts.allocated + 5e6)
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_sharded_gradients_keep_a_pool_that_activations_cannot_use(ranks: int) -> None:
+    sharded = layout(dp_shard=ranks)
+    parts = peak_memory(work(), sharded)
+    assert parts.gradients == 0.0
+    assert parts.overhead == pytest.approx(4 * ALL / ranks)
+    gathered_whole = peak_memory(work(), layout(dp_shard=ranks, zero=2))
+    assert gathered_whole.overhead == 0.0
+
+
+def test_gradients_that_are_there_already_are_not_counted_twice() -> None:
+    parts = peak_memory(work(), layout(dp_shard=2, accumulation=2))
+    assert (parts.gradients, parts.overhead) == (4 * ALL / 2, 0.0)
+
+
+def test_a_cpu_has_no_streams_and_so_no_pools() -> None:
+    on_cpu = work(device=cpu_device(cpus=1))
+    whole, sharded = (peak_memory(on_cpu, layout(dp_shard=n)).overhead for n in (1, 8))
+    assert whole == sharded
 
 
 def test_a_cpu_process_holds_the_framework_and_no_context_of_an_accelerator() -> None:

@@ -100,7 +100,7 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
         if work.precision != "fp32":
             return _CHUNK_LOGIT * logits + gradient
         return _PLAIN_CHUNK_LOGIT * logits + _CHUNK * count * model.hidden + gradient
-    per_logit = work.runtime.logit
+    per_logit = work.runtime.logit if layout.tp == 1 else work.runtime.split_logit
     if work.fused_loss:
         per_logit = min(per_logit, _CHUNKED_LOGIT)
     return per_logit * count * model.vocab / layout.tp

@@ -87,7 +87,9 @@ def host_bytes(work: Workload, layout: Layout) -> float:
 def stage_layers(work: Workload, layout: Layout) -> int:
     """Return the blocks of the largest stage."""
     even = work.model.layers / layout.pp
-    return math.ceil(even * _UNEVEN if layout.schedule == "naive" else even)
+    if layout.schedule == "naive":
+        return round(even * _UNEVEN)
+    return math.ceil(even)
 
 
 def stage_parameters(work: Workload, layout: Layout, stage: int) -> float:
@@ -122,6 +124,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     head_input = head_input_bytes(work, layout) if last else 0.0
     buffers = _buffers(work, layout, blocks, vocabulary)
     early = _gradients_stay(work, layout)
+    pooled = 0.0 if early else _pooled(work, layout, gradients)
     held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
     at_loss = _parts(
         work,
@@ -129,6 +132,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
         gradients=gradients if early else 0.0,
         activations=count * held * depth * saved + head_input,
         logits=logits,
+        pooled=pooled,
     )
     in_backward = _parts(
         work,
@@ -136,6 +140,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
         gradients=gradients if early else _head_gradient(work, layout, last=last),
         activations=count * (held * depth * saved + recompute_peak(work, layout)),
         logits=0.0,
+        pooled=pooled,
     )
     at_end = _parts(
         work,
@@ -159,6 +164,16 @@ def _gradients_stay(work: Workload, layout: Layout) -> bool:
     return work.runtime.kept_gradients or (layout.accumulation > 1 and not _unreduced(work, layout))
 
 
+def _pooled(work: Workload, layout: Layout, gradients: float) -> float:
+    """Bytes of the allocator's pool that only sharded gradients use.
+
+    FSDP reduces on a stream of its own, and memory that one stream frees serves no other: what the
+    last step's gradients took stays reserved beside the activations of this one.
+    """
+    streams = work.runtime.sharded and work.device.vendor != "cpu" and not work.on_host
+    return gradients if streams and _gathers(work, layout) else 0.0
+
+
 def _unreduced(work: Workload, layout: Layout) -> bool:
     """Whether a pipeline's stage keeps its gradients whole, as buffers, to the last micro-batch."""
     return work.runtime.always_wraps and layout.pp > 1 and _gathers(work, layout)
@@ -171,11 +186,11 @@ def _head_gradient(work: Workload, layout: Layout, *, last: bool) -> float:
     return 4.0 * work.model.embedding_parameters / layout.tp
 
 
-def _parts(work: Workload, **parts: float) -> MemoryParts:
+def _parts(work: Workload, pooled: float = 0.0, **parts: float) -> MemoryParts:
     tensors = sum(parts.values())
     overhead = tensors * (work.runtime.allocator - 1.0)
     overhead += work.runtime.overhead if work.device.vendor != "cpu" else _CPU_PROCESS
-    return MemoryParts(**parts, overhead=overhead)
+    return MemoryParts(**parts, overhead=overhead + pooled)
 
 
 def _step_temporaries(work: Workload, layout: Layout, parameters: float) -> float:

@@ -25,7 +25,9 @@ class Runtime:
     block has no gate). `keeps_gathered`: inputs gathered from sequence-parallel ranks are kept
     too. `selective`: which of them selective checkpointing keeps: `products` (outputs of all matrix
     multiplications), `half` (of every other one), `attention` (all but attention scores).
-    `logit`: bytes per logit at the peak of the loss. `sharded`: fp32 master weights, no bf16
+    `logit`: bytes per logit at the peak of the loss; `split_logit`: the same where tensor
+    parallel ranks split the vocabulary (16: torch's `loss_parallel` holds log-probabilities, their
+    exponentials, the sum and the gradient in fp32). `sharded`: fp32 master weights, no bf16
     copy. `gradient`, `optimizer`: bytes per parameter in mixed precision. `kept_gradients`:
     gradients live in a buffer that is never freed. `step_temporary`: bytes per parameter of the
     optimizer step's temporaries (foreach kernels) when everything is bf16. `gathered_blocks`:
@@ -52,6 +54,7 @@ class Runtime:
     saved_plain: float = 4.0
     selective: str = "products"
     logit: float = 14.0
+    split_logit: float = 16.0
     sharded: bool = True
     gradient: float = 4.0
     optimizer: float = 8.0
@@ -95,6 +98,7 @@ MEGATRON = Runtime(
     saved_ffn=6.0,
     selective="attention",
     logit=6.0,
+    split_logit=6.0,
     sharded=False,
     optimizer=12.0,
     kept_gradients=True,
@@ -147,7 +151,7 @@ TITAN = Runtime(
 )
 """FSDP2 with every other matrix multiplication's output kept by selective checkpointing."""
 
-TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0)
+TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0, split_logit=2.0)
 """Chunked cross-entropy is its default loss."""
 
 COMPOSER = replace(
@@ -172,7 +176,7 @@ SWIFT = Runtime(
     logit=38.0,
     step_temporary=2.0,
     allocator=1.0,
-    overhead=0.8 * GIB,
+    overhead=0.9 * GIB,
     sharded=False,
     optimizer=12.0,
     zero=0,

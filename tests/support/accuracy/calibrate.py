@@ -3,7 +3,7 @@
 `PYTHONPATH=tests/support python -m accuracy.calibrate` prints the constants to put into
 `qwenft_plan.runtimes` and `qwenft_plan.hardware`; nothing is written. Each stage moves a few
 knobs on the rows of its own sources and keeps the others where they stand. The sources in
-`HELD_OUT` enter no stage.
+`HELD_OUT` enter no stage. Memory has a calibration of its own in `accuracy.calibrate_memory`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from accuracy.rows import HELD_OUT, load
 from qwenft_plan.cost import tokens_per_second
@@ -64,6 +64,20 @@ def knobs(owner: str, **ranges: tuple[float, float]) -> tuple[Knob, ...]:
     )
 
 
+class Observed(Protocol):
+    """A row that was measured; what was measured is its own affair."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def question(self) -> Question: ...
+
+    def error(self, question: Question) -> float:
+        """Return the logarithm of predicted over measured, `question` being the row's."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timed:
     """A row whose speed counts."""
@@ -72,6 +86,11 @@ class Timed:
     fp8: bool
     question: Question
     speed: float
+
+    def error(self, question: Question) -> float:
+        """Return the logarithm of predicted over measured speed."""
+        speed = tokens_per_second(question.work, question.layout) / question.layout.world_size
+        return math.log(speed / self.speed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,22 +168,20 @@ def apply(question: Question, values: Values) -> Question:
     return question
 
 
-def loss(rows: Sequence[Timed], values: Values) -> float:
-    """Return the mean absolute logarithm of predicted over measured speed, sources equal."""
+def loss(rows: Sequence[Observed], values: Values) -> float:
+    """Return the mean absolute logarithm of predicted over measured, sources equal."""
     sources: dict[str, list[float]] = {}
     for row in rows:
         sources.setdefault(row.source, []).append(abs(error(row, values)))
     return sum(sum(errors) / len(errors) for errors in sources.values()) / len(sources)
 
 
-def error(row: Timed, values: Values) -> float:
-    """Return the logarithm of predicted over measured speed."""
-    question = apply(row.question, values)
-    speed = tokens_per_second(question.work, question.layout) / question.layout.world_size
-    return math.log(speed / row.speed)
+def error(row: Observed, values: Values) -> float:
+    """Return the logarithm of predicted over measured with every fitted constant."""
+    return row.error(apply(row.question, values))
 
 
-def fit(stage: Stage, rows: Sequence[Timed], values: Values) -> Values:
+def fit(stage: Stage, rows: Sequence[Observed], values: Values) -> Values:
     """Return `values` with the stage's knobs moved downhill, step by shrinking step."""
     found = dict(values)
     for knob in stage.knobs:

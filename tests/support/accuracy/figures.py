@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from accuracy.rows import HELD_OUT, Measured, load, visible
+from accuracy.rows import HELD_OUT, HELD_OUT_MEMORY, Measured, load, visible
 from qwenft_plan.estimate import estimate_row
 
 __all__ = ["Grid", "Judged", "figures", "grids", "judged", "quantile", "step_error"]
@@ -126,10 +126,18 @@ def figures(items: Sequence[Judged]) -> dict[str, float]:
     all_grids = grids(items)
     large = [grid.chosen_over_best for grid in all_grids if grid.billions >= 1]
     memory = [memory_error(item) for item in family]
+    unseen = [memory_error(item) for item in family if item.row.source in HELD_OUT_MEMORY]
+    seen = [memory_error(item) for item in family if item.row.source not in HELD_OUT_MEMORY]
     return {
         "memory rows": len(family),
         "memory median": median(memory),
         "memory p90": quantile(memory, 0.9),
+        "memory fitted rows": len(seen),
+        "memory fitted median": median(seen),
+        "memory fitted p90": quantile(seen, 0.9),
+        "memory held out rows": len(unseen),
+        "memory held out median": median(unseen),
+        "memory held out p90": quantile(unseen, 0.9),
         "one node rows": len(one),
         "one node median": median(map(step_error, one)),
         "several nodes rows": len(several),
