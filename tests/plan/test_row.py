@@ -10,7 +10,8 @@ import pytest
 
 from planning import row
 from qwenft_plan.errors import SpecError
-from qwenft_plan.row import Question, count, parse_row
+from qwenft_plan.row import Question, parse_row
+from qwenft_plan.row_cells import count
 
 TRUTH = Path(__file__).parents[1] / "truth" / "measured_runs.csv"
 

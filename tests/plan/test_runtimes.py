@@ -11,12 +11,13 @@ from planning import layout, work
 from qwenft_plan.activations import whole_block
 from qwenft_plan.memory import peak_memory
 from qwenft_plan.model import ModelShape
-from qwenft_plan.runtimes import OWN, RUNTIMES, Runtime, find_runtime
+from qwenft_plan.runtimes import OWN, PLAIN, RUNTIMES, Runtime, find_runtime
 
 TEXTS = [
     ("qwenft", "qwenft"),
     ("", "qwenft"),
-    ("something new", "qwenft"),
+    ("something new", "pytorch"),
+    ("our own PyTorch loop", "pytorch"),
     ("Megatron-LM", "megatron"),
     ("Megatron-Core", "megatron"),
     ("mcore v0.9", "megatron"),
@@ -63,9 +64,14 @@ def test_case_does_not_matter(text: str, name: str) -> None:
     assert find_runtime(text.upper()).name == find_runtime(text.lower()).name == name
 
 
-@pytest.mark.parametrize("text", ["", "unheard-of", "∅"])
+@pytest.mark.parametrize("text", ["", "∅", " "])
 def test_what_names_no_framework_is_the_product_s_own_trainer(text: str) -> None:
     assert find_runtime(text) is OWN
+
+
+@pytest.mark.parametrize("text", ["unheard-of", "JAX"])
+def test_an_unheard_of_framework_is_not_taken_for_the_product_s_own(text: str) -> None:
+    assert find_runtime(text) is PLAIN
 
 
 def test_names_are_unique() -> None:

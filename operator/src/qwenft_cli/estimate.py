@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         'Each line is an object such as {"model": "Qwen2.5-7B", "gpu": "H100", "n_gpus": 8, '
         '"seq_len": 4096, "global_batch": 64, "micro_batch": 1, "fsdp": 8}; the answer holds '
-        "tokens_per_s_per_gpu, memory_gb and fits, or error."
+        "tokens_per_s_per_gpu, memory_gb and fits, beside them assumed where a framework is not "
+        "known, or error. Columns of text are read as tables print them."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,15 +14,19 @@ from qwenft_plan.hardware import GIB
 from qwenft_plan.memory import SAFETY, MemoryParts, peak_memory
 from qwenft_plan.row import Question, parse_row
 
-__all__ = ["estimate_line", "estimate_row"]
+__all__ = ["estimate_line", "estimate_row", "printed_memory"]
+
+_LIVE = r"allocated|\bactive"
+_RESERVED = r"reserved|cached"
 
 
 def estimate_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return `tokens_per_s_per_gpu`, `memory_gb` (GiB) and `fits` of a run, or its `error`.
 
     `memory_gb` follows the row's `mem_semantics` (allocated, reserved, else all of the device);
-    `fits` compares all of it with the device at the shipped safety margin. Never raises for
-    bad input: the error names the column.
+    `fits` compares all of it with the device at the shipped safety margin. `assumed` stands beside
+    them where the words of a column are not known. Never raises for bad input: the error names
+    the column.
     """
     try:
         question = parse_row(row)
@@ -38,6 +43,7 @@ def estimate_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "tokens_per_s_per_gpu": float(f"{speed:.6g}"),
         "memory_gb": float(f"{shown / GIB:.6g}"),
         "fits": parts.total <= SAFETY * question.work.device.memory,
+        **({"assumed": list(question.assumed)} if question.assumed else {}),
     }
 
 
@@ -54,9 +60,16 @@ def estimate_line(line: str) -> str:
 
 def printed_memory(question: Question, parts: MemoryParts) -> float:
     """Return the bytes that a source with these semantics prints."""
-    words = question.semantics
-    if "allocated" in words or "active" in words:
+    live, reserved = (_first(question.semantics, words) for words in (_LIVE, _RESERVED))
+    if live < reserved:
         return parts.allocated
-    if "reserved" in words:
-        return parts.allocated * question.work.runtime.allocator
+    if reserved < live:
+        context = question.work.runtime.overhead if question.work.device.vendor != "cpu" else 0.0
+        return parts.total - context
     return parts.total
+
+
+def _first(text: str, words: str) -> float:
+    """Where one of the words stands in the text; infinity: nowhere."""
+    found = re.search(words, text)
+    return found.start() if found else math.inf

@@ -199,7 +199,9 @@ def find_device(text: str) -> Device | None:
 
     A memory size in the text picks among variants of one chip (A100 40 and 80 GB, H100 80 and 96).
     """
-    lowered = re.sub(r"[_\s/(]+", "-", text.strip().lower())
+    # A count may stand before the name: `8xH100`, `16 × A100-80GB`.
+    bare = re.sub(r"(?<![\w-])\d+\s*[x×*]\s*(?=[a-z])", "", text.strip().lower())
+    lowered = re.sub(r"[_\s/(]+", "-", bare)
     if lowered == "cpu" or lowered.startswith("cpu-"):
         return CPU
     for pattern, names in _WORDS:

@@ -15,91 +15,102 @@ from typing import Any
 
 from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import Device, find_device
+from qwenft_plan.row_cells import count, says, text
 from qwenft_plan.row_model import row_model
-from qwenft_plan.row_text import device_of, method_of, precision_of, recompute_of, zero_of
-from qwenft_plan.runtimes import MEGATRON_EARLY, Runtime, find_runtime
+from qwenft_plan.row_text import (
+    device_of,
+    flash_of,
+    method_of,
+    precision_of,
+    recompute_of,
+    zero_of,
+)
+from qwenft_plan.runtimes import MEGATRON_EARLY, PLAIN, Runtime, find_runtime
 from qwenft_plan.workload import Layout, Workload
 
 __all__ = ["Question", "parse_row"]
 
-_MOST = 10_000_000
 _LEVEL_WEIGHTS = 3
+_FUSED = r"fused[-_ ]?(?:linear[-_ ])?(?:ce\b|cross)|liger|chunked|cut.?cross|unsloth"
+_DEVICE_MAP = r"device_map|naive (?:mp|pp|model|pipe)|\bnaive\b(?![-_ ]att)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A run to be estimated. `semantics`: which memory the source printed, as free text."""
+    """A run to be estimated.
+
+    `semantics`: which memory the source printed, as free text. `assumed`: sentences on what was
+    filled in because nothing here knows the words of the row.
+    """
 
     work: Workload
     layout: Layout
     semantics: str
+    assumed: tuple[str, ...] = ()
 
 
 def parse_row(row: Mapping[str, Any]) -> Question:
     """Return the question that `row` asks; raises `SpecError` naming the column."""
-    text = f"{_text(row, 'framework')} {_text(row, 'interconnect')}".lower()
-    runtime = find_runtime(_text(row, "framework"))
-    recompute, precision = _text(row, "recompute"), _text(row, "precision")
-    if "fp16" in precision.lower() and runtime.name.startswith("megatron"):
-        runtime = replace(MEGATRON_EARLY, sequence_parallel="+sp" in recompute.lower())
+    framework, recompute = text(row, "framework"), text(row, "recompute")
+    words = f"{framework} {text(row, 'interconnect')}".lower()
+    precision, runtime = precision_of(text(row, "precision")), _runtime(row)
     device, gpus = _device(row), count(row, "n_gpus")
     if gpus is None:
         raise SpecError("n_gpus", "is empty; how many there are is never guessed")
     per_node = min(count(row, "gpus_per_node") or device.per_node, gpus)
+    compiled = says(words, "compile")
+    if compiled is None:
+        compiled = runtime.name == "torchtitan" and precision == "fp8"
     work = Workload(
         model=row_model(row),
         runtime=runtime,
         device=device,
-        method=method_of(f"{_text(row, 'kind')} {text} {_text(row, 'optimizer')}"),
-        precision=precision_of(precision),
+        method=method_of(text(row, "kind"), text(row, "optimizer"), words),
+        precision=precision,
         sequence_length=count(row, "seq_len") or 2048,
         per_node=per_node,
-        fused_loss=True if re.search(r"fused ce|liger|chunked|cut.?cross", text) else None,
-        flash_attention=False if _without_flash(text) else None,
-        compiled="compile" in text or (runtime.name == "torchtitan" and "8" in precision),
+        fused_loss=True if says(words, _FUSED) else None,
+        flash_attention=flash_of(
+            framework, eager_is_attention=runtime.name in {"deepspeed", "ms-swift"}
+        ),
+        compiled=compiled,
     )
-    layout = _layout(row, runtime, gpus, naive="naive" in text or "device_map" in text)
+    layout = _layout(row, work, gpus, naive=bool(re.search(_DEVICE_MAP, words)))
     layout = replace(layout, checkpointing=recompute_of(recompute))
-    return Question(work=work, layout=layout, semantics=_text(row, "mem_semantics").lower())
+    semantics = text(row, "mem_semantics").lower()
+    return Question(work=work, layout=layout, semantics=semantics, assumed=_assumed(row))
 
 
-def count(row: Mapping[str, Any], key: str) -> int | None:
-    """Return a whole number of at least 1, None where the column is empty; else `SpecError`."""
-    value = row.get(key)
-    if value is None or value == "":
-        return None
-    # A remark may follow (`51200(paper)`), a unit or a separator may not: `4k` is not 4.
-    found = re.match(r"\d+(\.0+)?(?=[\s(]|$)", value.strip()) if isinstance(value, str) else None
-    number = int(float(found[0])) if found else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
-        raise SpecError(key, f"expected a whole number of at least 1, found {value!r}")
-    return number
+def _runtime(row: Mapping[str, Any]) -> Runtime:
+    """Return the runtime of the row; Megatron in fp16 is older than flash attention."""
+    framework = text(row, "framework")
+    found = find_runtime(framework)
+    both = f"{framework} {text(row, 'recompute')}".lower()
+    split = says(both, r"\bsp\b|\+sp\b|sequence[-_ ]?parallel\w*")
+    if "fp16" in text(row, "precision").lower() and found.name.startswith("megatron"):
+        found = replace(MEGATRON_EARLY, sequence_parallel=False)
+    return found if split is None else replace(found, sequence_parallel=split)
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str | int | float):
-        raise SpecError(key, f"expected text, found {type(value).__name__}")
-    return str(value)
+def _assumed(row: Mapping[str, Any]) -> tuple[str, ...]:
+    framework = text(row, "framework")
+    found = []
+    if find_runtime(framework) is PLAIN and not re.search(PLAIN.words, framework.lower()):
+        found.append(f"framework: {framework!r} is not known; estimated as plain PyTorch")
+    if re.search(r"act(?:ivations?)?[-_ ](?:cpu[-_ ])?offload", framework.lower()):
+        found.append("framework: what activation offloading spares is not counted")
+    return tuple(found)
 
 
 def _device(row: Mapping[str, Any]) -> Device:
-    text = _text(row, "gpu")
-    found = find_device(text)
+    name = text(row, "gpu")
+    found = find_device(name)
     if found is None:
-        raise SpecError("gpu", f"unknown accelerator {text!r}")
-    return device_of(found, _text(row, "interconnect"))
+        raise SpecError("gpu", f"unknown accelerator {name!r}")
+    return device_of(found, text(row, "interconnect"))
 
 
-def _without_flash(text: str) -> bool:
-    return bool(re.search(r"no flash|flash_attn=false|eager|without flash", text))
-
-
-def _layout(row: Mapping[str, Any], runtime: Runtime, gpus: int, *, naive: bool) -> Layout:
+def _layout(row: Mapping[str, Any], work: Workload, gpus: int, *, naive: bool) -> Layout:
     tp, pp, cp, chunks = (count(row, key) or 1 for key in ("tp", "pp", "cp", "vpp"))
     fsdp, dp = count(row, "fsdp") or 1, count(row, "dp")
     if naive:
@@ -111,7 +122,11 @@ def _layout(row: Mapping[str, Any], runtime: Runtime, gpus: int, *, naive: bool)
     replicas = gpus // model_ranks
     if dp is not None and dp not in {replicas, replicas * fsdp, 1}:
         raise SpecError("dp", f"{dp} × fsdp, tp, pp and cp is not {gpus} GPUs")
-    level, group = zero_of(_text(row, "zero"), fsdp, runtime.zero)
+    level, group, in_node = zero_of(
+        text(row, "zero"), fsdp, work.runtime.zero, text(row, "framework")
+    )
+    if in_node and group is None:
+        group = max(1, work.per_node // (tp * cp))
     shard = fsdp if fsdp > 1 else min(group or replicas, replicas) if level else 1
     ranks = replicas * fsdp
     shard = shard if ranks % shard == 0 else ranks

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["MEGATRON_EARLY", "OWN", "RUNTIMES", "Runtime", "find_runtime"]
+__all__ = ["MEGATRON_EARLY", "OWN", "PLAIN", "RUNTIMES", "Runtime", "find_runtime"]
 
 GIB = 1024**3
 
@@ -93,7 +93,7 @@ OWN = Runtime(
 
 MEGATRON = Runtime(
     name="megatron",
-    words=r"megatron|nanotron|primus|mcore",
+    words=r"megatron|nanotron|primus|mcore|mindspeed|neox",
     saved_hidden=8.0,
     saved_ffn=6.0,
     selective="attention",
@@ -131,7 +131,7 @@ MEGATRON_EARLY = replace(
 )
 """Megatron of the fp16 years: no flash attention, no sequence parallelism, whole optimizer."""
 
-NEMO = replace(MEGATRON, name="nemo", words=r"nemo", gradient=2.0)
+NEMO = replace(MEGATRON, name="nemo", words=r"nemo|dgx.?c\b|dgx cloud", gradient=2.0)
 """Megatron-Core with NeMo's defaults: gradients reduced in bf16."""
 
 INTERNEVO = replace(
@@ -147,17 +147,20 @@ INTERNEVO = replace(
 """Megatron-like; keeps flattened fp32 copies of gradients and weights beside the moments."""
 
 TITAN = Runtime(
-    name="torchtitan", words=r"torchtitan|fsdp2|fms|automodel", selective="half", tp_exposed=0.45
+    name="torchtitan",
+    words=r"torch.?titan|fsdp.?2|\bfms|automodel",
+    selective="half",
+    tp_exposed=0.45,
 )
 """FSDP2 with every other matrix multiplication's output kept by selective checkpointing."""
 
-TORCHTUNE = replace(TITAN, name="torchtune", words=r"torchtune", logit=2.0, split_logit=2.0)
+TORCHTUNE = replace(TITAN, name="torchtune", words=r"torch.?tune", logit=2.0, split_logit=2.0)
 """Chunked cross-entropy is its default loss."""
 
 COMPOSER = replace(
     TITAN,
     name="composer",
-    words=r"composer|llm-?foundry|mosaic",
+    words=r"composer|llm[-_ ]?foundry|mosaic",
     saved_hidden=8.0,
     saved_ffn=6.0,
     logit=6.0,
@@ -168,7 +171,12 @@ COMPOSER = replace(
 )
 """FSDP1 with low-precision norms and flash-attention's fused cross-entropy."""
 
-FSDP = replace(TITAN, name="fsdp", words=r"fsdp|lightning|accelerate")
+FSDP = replace(
+    TITAN, name="fsdp", words=r"fsdp|fully.?sharded|lightning|lit-?gpt|fabric|accelerate|\bddp\b"
+)
+
+PLAIN = replace(FSDP, name="pytorch", words=r"torch")
+"""Whatever else trains in PyTorch, and what nobody has heard of."""
 
 SWIFT = Runtime(
     name="ms-swift",
@@ -185,7 +193,8 @@ SWIFT = Runtime(
 
 DEEPSPEED = Runtime(
     name="deepspeed",
-    words=r"deepspeed|\bhf\b|hugging|xtuner|colossal|trainer|transformers|llama-?factory|axolotl",
+    words=r"deepspeed|\bhf\b|hugging|xtuner|colossal|trainer|transformers|llama[-_ ]?factory|"
+    r"axolotl|unsloth|\btrl\b|\bpeft\b|openrlhf|fastchat|lmflow|firefly",
     step_temporary=2.0,
     sharded=False,
     optimizer=12.0,
@@ -195,24 +204,27 @@ DEEPSPEED = Runtime(
 
 RUNTIMES: tuple[Runtime, ...] = (
     OWN,
+    COMPOSER,
+    TORCHTUNE,
+    TITAN,
     NEMO,
     INTERNEVO,
     MEGATRON_EARLY,
     MEGATRON,
-    COMPOSER,
-    TORCHTUNE,
-    TITAN,
     FSDP,
     SWIFT,
     DEEPSPEED,
+    PLAIN,
 )
 """In order of recognition: the first whose words occur in the text wins."""
 
 
 def find_runtime(text: str) -> Runtime:
-    """Return the runtime that free text names; the product's own where it names none."""
+    """Return the runtime that free text names: the product's own where it is empty."""
     lowered = text.lower()
+    if not re.search(r"\w", lowered):
+        return OWN
     for runtime in RUNTIMES:
         if re.search(runtime.words, lowered):
             return runtime
-    return OWN
+    return PLAIN
