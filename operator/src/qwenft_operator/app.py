@@ -17,7 +17,7 @@ from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import Metrics, MetricsServer
 from qwenft_operator.notebook import Notebook
-from qwenft_operator.port import Conflict, Unavailable
+from qwenft_operator.port import Conflict, Refused, Unavailable
 from qwenft_operator.progress_server import ProgressServer
 from qwenft_operator.queue import WorkQueue
 from qwenft_operator.reconcile import Key, Reconciler
@@ -128,7 +128,7 @@ class App:
             witness=self._metrics,
         )
         self._queue: WorkQueue[Key] = WorkQueue(
-            self._reconciler, passing=(Unavailable, Conflict), watcher=self._metrics
+            self._reconciler, passing=(Unavailable, Conflict, Refused), watcher=self._metrics
         )
         self._server = ProgressServer(cluster, self._reports, self._queue.add)
         self._tasks: list[asyncio.Task[None]] = []
@@ -246,7 +246,8 @@ class App:
                 self._listed_at = time.monotonic()
                 if self._server.refresh_certificate():
                     logger.info("serving a renewed certificate")
-            except Unavailable as error:
+            except (Unavailable, Refused) as error:
+                # An apiserver that has just started knows no rights yet and forbids everything.
                 logger.warning("cannot list the runs: %s", error)
             await asyncio.sleep(_RESYNC)
 

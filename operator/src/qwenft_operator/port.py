@@ -20,7 +20,10 @@ class Conflict(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Refused(Exception):  # noqa: N818 - the apiserver's answer
-    """The apiserver will not have this object: quota, admission policy, missing right."""
+    """The apiserver will not have this object or request: quota, admission policy, missing right.
+
+    Rights may be missing for a moment: an apiserver that has just started does not know them yet.
+    """
 
     def __init__(self, what: str, message: str) -> None:
         super().__init__(f"{what}: {message}")
@@ -44,7 +47,7 @@ class Identity:
 class Cluster(Protocol):
     """Reads and writes; every write can be repeated.
 
-    All methods raise :class:`Unavailable`; writes raise :class:`Conflict` and :class:`Refused`.
+    All methods raise :class:`Unavailable` and :class:`Refused`; writes raise :class:`Conflict`.
     """
 
     async def get(self, kind: str, namespace: str, name: str) -> Body | None:

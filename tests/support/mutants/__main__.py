@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mutants.catalogue import CATALOGUE
@@ -93,7 +94,10 @@ def _test(sources: tuple[Path, ...], tests: tuple[str, ...], log: Path) -> None:
     os.chdir(ROOT)
     os.environ |= {"PYTHONPATH": ":".join(places), "PYTHONSAFEPATH": "1"}
     sys.path[:0] = places
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("first", phases=phases, database=None)
     code = pytest.main([
+        "--hypothesis-profile=first",  # one example is enough, the smallest takes minutes to find
         "-x", "-q", "-p", "no:cacheprovider",
         "--tb=no", "--assert=plain",  # nobody reads how it failed
         # A golden file notices any change, also one that somebody meant: it proves nothing here.

@@ -161,7 +161,7 @@ MUTATIONS = (
         ("writes over what it has not read", 'self._call("PUT", path, body=body)',
          'self._call("PATCH", path, body=body, content="application/merge-patch+json")'),
     ),
-    *group("qwenft_operator/app.py", ("shell/test_app.py",),
+    *group("qwenft_operator/app.py", ("shell/test_app.py", "shell/test_resync.py"),
         ("stays green when it sees nothing", "if silent > _SILENCE else", "if silent > 1e9 else"),
         ("stays green when its queue has ended", "if ended:", "if False:"),
         ("never looks again at what no event told of",
