@@ -18,7 +18,7 @@ import pytest
 
 from chaos.campaign import Campaign, Verdicts, on_a_plane
 from chaos.lives import LIVES
-from chaos.meddlers import Silence, Spoiler
+from chaos.meddlers import Silence, Spoiler, Undiscovered
 from chaos.scene import Scene, scene
 from embedded import processes
 
@@ -109,6 +109,25 @@ def test_an_apiserver_that_restarts_and_an_etcd_that_stands_still_change_no_outc
     print(f"{verdicts.plans} lives: {dict(Counter(verdicts.struck))}")
     assert verdicts.wrong == []
     assert set(verdicts.struck) == {"apiserver restart", "etcd stop"}
+
+
+@pytest.mark.full
+def test_a_run_is_led_to_its_end_while_kopf_can_discover_nothing() -> None:
+    """After each refusal kopf waits longer, 54 s in all; runs are led by the resync alone."""
+
+    async def main() -> tuple[str, float, int]:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            async with scene(Path(folder)) as stage:
+                undiscovered = Undiscovered()
+                began = asyncio.get_running_loop().time()
+                lived = await stage.live(LIVES["restarts"], meddler=lambda _: undiscovered)
+                took = asyncio.get_running_loop().time() - began
+                return lived.outcome.run[0], took, undiscovered.refused
+
+    phase, took, refused = asyncio.run(main())
+    print(f"{took:.0f} s, {refused} refusals")
+    assert phase == "Succeeded"
+    assert refused >= 6
 
 
 def test_the_probe_turns_red_when_nothing_was_seen_for_its_limit_and_green_again() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from chaos.gate import Answer, Call, Cut, Meddler, refusal
 
-__all__ = ["FAULTS", "Executioner", "Silence", "Spoiler"]
+__all__ = ["FAULTS", "Executioner", "Silence", "Spoiler", "Undiscovered"]
 
 
 class Executioner(Meddler):
@@ -63,6 +64,20 @@ class Silence(Meddler):
         return [] if self.fallen.is_set() else [line]
 
 
+class Undiscovered(Meddler):
+    """Refuses to tell which resources there are."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    async def before(self, call: Call) -> Answer | None:
+        """Refuse ``/api``, ``/apis`` and the groups below them; resources are served."""
+        if _DISCOVERY.fullmatch(call.path) is None:
+            return None
+        self.refused += 1
+        return REFUSALS["503"]
+
+
 REFUSALS = {
     "409": refusal(409, "Conflict"),
     "429": refusal(429, "TooManyRequests", Retry_After="1"),
@@ -73,6 +88,7 @@ FAULTS = (*REFUSALS, "hang", "lost", "cut", "stale", "dropped", "doubled", "410"
 """Every way in which an answer or an event can be spoilt."""
 _GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired",
          "message": "too old resource version (injected)"}}  # fmt: skip
+_DISCOVERY = re.compile(r"/api(/v1)?|/apis(/[^/]+){0,2}")
 _HANG = 2.0
 _STALE = 1.5
 _KEPT = 0.3
