@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,10 @@ def test_a_killed_test_leaves_neither_process_nor_folder(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "data").mkdir()
-    maker = subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path)])
+    maker = subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     try:
         wait_until(lambda: processes.recorded(tmp_path / "made"), seconds=30, what="a sleeper")
         (sleeper,) = processes.recorded(tmp_path / "made")

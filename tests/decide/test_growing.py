@@ -190,7 +190,7 @@ def test_a_run_that_could_never_start_keeps_nobody_from_growing() -> None:
 def test_a_node_that_comes_and_goes_is_not_followed_for_ever() -> None:
     world = training(("node-1", "node-2"), runPolicy={"backoffLimit": 100})
     lost = 0
-    for second in range(4000):
+    for second in range(1600):
         if second % 10 == 0:
             world.report(second + 2, remaining=LONG, checkpoint=second)
         phase = second % 240
@@ -201,7 +201,7 @@ def test_a_node_that_comes_and_goes_is_not_followed_for_ever() -> None:
             lost += 1
         world.tick()
     status = world.status()
-    assert lost > 15
+    assert lost > 5
     assert status.get("growths", 0) <= 2, "after two losses the node is avoided"
 
 
