@@ -204,10 +204,12 @@ def test_an_operator_that_must_not_learn_may_only_read(template: Template) -> No
 
 
 def test_patience_and_growth_reach_the_operator(template: Template) -> None:
-    flags = ("--set", "scheduling.patienceSeconds=30", "--set", "scheduling.growthSeconds=0")
+    flags = ("--set", "scheduling.patienceSeconds=30", "--set", "scheduling.growthSeconds=0",
+             "--set", "scheduling.growthAgeSeconds=10")  # fmt: skip
     objects = template(*flags)
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     assert (environment["QWENFT_PATIENCE"], environment["QWENFT_GROWTH"]) == ("30", "0")
+    assert environment["QWENFT_GROWTH_AGE"] == "10"
 
 
 def test_prices_and_networks_reach_the_planner_as_it_reads_them(template: Template) -> None:

@@ -151,10 +151,37 @@ def test_a_script_is_never_restarted_for_speed() -> None:
 
 
 def test_patience_and_growth_are_the_deployment_s_to_set() -> None:
-    given = {"QWENFT_PATIENCE": "30", "QWENFT_GROWTH": "0"}
+    given = {"QWENFT_PATIENCE": "30", "QWENFT_GROWTH": "0", "QWENFT_GROWTH_AGE": "7"}
     settings = Options.from_environment(given).settings()
     assert (settings.patience_seconds, settings.growth_seconds) == (30.0, 0.0)
+    assert settings.growth_age_seconds == 7.0
+    assert Settings().growth_age_seconds == LEAST_AGE
     assert Options.from_environment({}).settings() == Settings()
+
+
+@pytest.mark.parametrize(("age", "after"), [(12.0, range(12, 20)), (120.0, range(120, 130))])
+def test_how_old_an_attempt_must_be_is_the_deployment_s_to_set(age: float, after: range) -> None:
+    world = World(nodes=("node-1",))
+    world.program(FOREVER)
+    world.settings = replace(world.settings, growth_seconds=2.0, growth_age_seconds=age)
+    world.reconciler = world.new_process()
+    world.submit(resources=FLEXIBLE)
+    for _ in range(5):
+        world.tick()
+    began = world.now
+    step(world, 1)
+    world.put(node_body("node-2"))
+    train(world, 300)
+    assert world.status()["growths"] == 1
+    assert round(world.now - began) + 5 in after
+
+
+@pytest.mark.parametrize("least", [1.0, 60.0, 86400.0])
+def test_no_number_of_growths_makes_the_next_one_wait_less(least: float) -> None:
+    ages = [age_needed(growths, least) for growths in range(40)]
+    assert ages[0] == least
+    assert ages == sorted(ages)
+    assert ages[-1] == max(MOST_AGE, least)
 
 
 def test_growth_can_be_switched_off() -> None:

@@ -64,6 +64,8 @@ class Options:
     """Seconds for which a waiting run may be overtaken."""
     growth: float = 60.0
     """Seconds between two questions of a run whether more nodes would pay; 0: none."""
+    growth_age: float = 60.0
+    """Seconds for which an attempt must have run before the first growth."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
@@ -83,6 +85,7 @@ class Options:
             learns=environ.get("QWENFT_LEARN", "true") != "false",
             patience=float(environ.get("QWENFT_PATIENCE", "") or 600),
             growth=float(environ.get("QWENFT_GROWTH", "") or 60),
+            growth_age=float(environ.get("QWENFT_GROWTH_AGE", "") or 60),
         )
 
     @property
@@ -101,6 +104,7 @@ class Options:
             progress_ca=authority,
             patience_seconds=self.patience,
             growth_seconds=self.growth,
+            growth_age_seconds=self.growth_age,
         )
 
 

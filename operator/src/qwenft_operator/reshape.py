@@ -97,7 +97,7 @@ def _age(situation: Situation, job: JobView) -> float:
 
 
 def _age_needed(situation: Situation) -> float:
-    return age_needed(situation.history.growths)
+    return age_needed(situation.history.growths, situation.settings.growth_age_seconds)
 
 
 def _grow(situation: Situation, job: JobView, capacity: Capacity) -> Look:

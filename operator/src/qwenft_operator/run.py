@@ -65,6 +65,8 @@ class Settings:
     """For how long a waiting run may be overtaken by later ones."""
     growth_seconds: float = 60.0
     """How often a run that trains asks whether more nodes would pay; 0: never."""
+    growth_age_seconds: float = 60.0
+    """How long an attempt must have run before it is ended for more nodes the first time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ __all__ = ["LEAST_AGE", "MARGIN", "MOST_AGE", "ROW", "Prospect", "age_needed"]
 MARGIN = 2.0
 """The time saved over the time that a restart costs, at least."""
 LEAST_AGE, MOST_AGE = 60.0, 7200.0
-"""Seconds for which an attempt must have run: at first, and after many growths."""
+"""Seconds for which an attempt must have run: at first unless set otherwise, after many growths."""
 _UNKNOWN_START = 120.0
 """Seconds that a start is taken to cost where none was measured."""
 
@@ -59,9 +59,10 @@ class Prospect:
         return self.gain >= MARGIN * self.cost
 
 
-def age_needed(growths: int) -> float:
+def age_needed(growths: int, least: float = LEAST_AGE) -> float:
     """Return how old an attempt must be before it is ended for a better plan, in seconds.
 
-    So a run of ``t`` seconds grows about ``log2(t / LEAST_AGE)`` times, whatever nodes do.
+    So a run of ``t`` seconds grows about ``log2(t / least)`` times, whatever nodes do. ``least``
+    is what the first growth waits for; it bounds from below what later ones do.
     """
-    return min(MOST_AGE, LEAST_AGE * 2.0 ** min(growths, 30))
+    return max(least, min(MOST_AGE, least * 2.0 ** min(growths, 30)))
