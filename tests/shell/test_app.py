@@ -16,7 +16,7 @@ from qwenft_operator.__main__ import arguments
 from qwenft_operator.app import App, Options, _sign
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.reconcile import Key
-from simulated import World, node_body
+from simulated import World, node_body, run_body
 
 
 def app_on(world: World, options: Options | None = None) -> App:
@@ -117,6 +117,46 @@ def test_only_changes_of_a_node_wake_the_runs_that_wait() -> None:
     assert asyncio.run(main_()) == [True, False, True, True, False]
 
 
+def test_a_run_is_not_looked_at_again_because_of_what_its_own_look_wrote() -> None:
+    world = World()
+    key = Key("team", "tiny")
+    world.submit()
+
+    async def main_() -> list[bool]:
+        app = app_on(world)
+
+        def wakes(*, gone: bool = False) -> bool:
+            app._queue._waiting.clear()
+            app.run_changed(world.objects[names.KIND, "team", "tiny"], gone=gone)
+            return key in app._queue._waiting
+
+        found = [wakes()]
+        await app._reconciler(key)
+        assert world.status()["phase"] == "Starting"
+        found.append(wakes())
+        world.edit(runPolicy={"suspend": True})
+        world.touch(world.objects[names.KIND, "team", "tiny"])
+        found.append(wakes())
+        await app._reconciler(key)
+        return [*found, wakes(), wakes(gone=True)]
+
+    assert asyncio.run(main_()) == [True, False, True, False, True]
+
+
+def test_another_process_s_write_is_news() -> None:
+    world = World()
+    world.submit()
+    world.settle()  # by the world's own operator
+    body = world.objects[names.KIND, "team", "tiny"]
+
+    async def main_() -> bool:
+        app = app_on(world)
+        app.run_changed(body, gone=False)
+        return Key("team", "tiny") in app._queue._waiting
+
+    assert asyncio.run(main_())
+
+
 def a_job(*conditions: str, **labels: str) -> dict[str, Any]:
     return {
         "metadata": {
@@ -208,8 +248,8 @@ class Recorder:
         self.calls: list[tuple[Any, ...]] = []
         self._trouble = trouble
 
-    def wake(self, namespace: str | None, name: str | None) -> None:
-        self.calls.append(("wake", namespace, name))
+    def run_changed(self, body: Any, *, gone: bool) -> None:
+        self.calls.append(("run", body["metadata"]["name"], gone))
 
     def job_changed(self, body: Any, *, gone: bool) -> None:
         self.calls.append(("job", body["metadata"]["name"], gone))
@@ -236,7 +276,8 @@ def test_events_wake_and_do_nothing_else() -> None:
     memo = memo_of(app)
 
     async def main_() -> None:
-        await main.on_run(memo=memo, namespace="team", name="tiny")
+        run = cast("kopf.Body", run_body())
+        await main.on_run(memo=memo, body=run, type="MODIFIED")
         job = cast("kopf.Body", {"metadata": {"name": "tiny-1"}})
         await main.on_job(memo=memo, body=job, type="MODIFIED")
         pod = cast("kopf.Body", {"metadata": {"name": "tiny-1-0"}})
@@ -246,7 +287,7 @@ def test_events_wake_and_do_nothing_else() -> None:
         await main.cleanup(memo=memo)
 
     asyncio.run(main_())
-    run = ("wake", "team", "tiny")
+    run = ("run", "tiny", False)
     pod = ("pod", "tiny-1-0", True)
     assert app.calls == [run, ("job", "tiny-1", False), pod, ("node", "n", True), ("stop",)]
 

@@ -180,8 +180,11 @@ class ApiCluster:
             if answer.code not in (_NOT_FOUND, _CONFLICT):
                 raise _translated(f"{kind} {name}", answer) from None
 
-    async def replace_status(self, body: Body) -> None:
-        """Write ``status`` of a run that was read at ``metadata.resourceVersion``."""
+    async def replace_status(self, body: Body) -> str:
+        """Write ``status`` of a run that was read at ``metadata.resourceVersion``.
+
+        Returns the version that this made.
+        """
         metadata = body["metadata"]
         path = _path(names.KIND, metadata["namespace"], metadata["name"]) + "/status"
         try:
@@ -192,6 +195,7 @@ class ApiCluster:
                 raise Conflict(f"status of {metadata['name']}: the run is gone") from None
             raise _translated(f"status of {metadata['name']}", answer) from None
         self._note_age(names.KIND, written)
+        return str((written.get("metadata") or {}).get("resourceVersion", ""))
 
     async def create_event(self, namespace: str, body: Body) -> None:
         """Create an Event; one of the same name already there is fine."""

@@ -64,9 +64,9 @@ def probe(memo: kopf.Memo, **_: Any) -> str:
 
 
 @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)
-async def on_run(memo: kopf.Memo, namespace: str | None, name: str | None, **_: Any) -> None:
+async def on_run(memo: kopf.Memo, body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
     """Wake the run."""
-    memo.app.wake(namespace, name)
+    memo.app.run_changed(body, gone=type == "DELETED")
 
 
 @kopf.on.event("batch", "v1", "jobs", labels={names.LABEL_MANAGED_BY: names.FIELD_MANAGER})

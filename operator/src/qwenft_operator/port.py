@@ -72,8 +72,11 @@ class Cluster(Protocol):
     ) -> None:
         """Delete the object if it still has this uid; an absent one is fine."""
 
-    async def replace_status(self, body: Body) -> None:
-        """Write ``status`` of a run that was read at ``metadata.resourceVersion``."""
+    async def replace_status(self, body: Body) -> str:
+        """Write ``status`` of a run that was read at ``metadata.resourceVersion``.
+
+        Returns the version that this made.
+        """
 
     async def create_event(self, namespace: str, body: Body) -> None:
         """Create an Event; one of the same name already there is fine."""

@@ -92,11 +92,17 @@ class Reconciler:
         """Runs that let others go first, and since when."""
         self._looked: dict[Key, float] = {}
         """Runs that run, and when the capacity was last looked at for their sake."""
+        self._left: dict[Key, str] = {}
+        """The version that the last status write of each run made."""
 
     @property
     def waiting(self) -> tuple[Key, ...]:
         """Runs that wait for capacity, in their order: to be woken when nodes or pods change."""
         return tuple(sorted(self._waiting, key=self._waiting.__getitem__))
+
+    def is_as_left(self, key: Key, version: str) -> bool:
+        """Whether the run of that version is as its last look here has left it."""
+        return bool(version) and self._left.get(key) == version
 
     def freed(self) -> None:
         """Plan on a new read from now on: capacity was freed, came or went."""
@@ -112,6 +118,7 @@ class Reconciler:
         if body is None:
             self._wait_no_more(key)
             self._looked.pop(key, None)
+            self._left.pop(key, None)
             if self._witness is not None:
                 self._witness.gone(key.namespace, key.name)
             return None
@@ -247,9 +254,10 @@ class Reconciler:
         if decision.status is None:
             return True
         try:
-            await self._cluster.replace_status({**body, "status": dict(decision.status)})
+            version = await self._cluster.replace_status({**body, "status": dict(decision.status)})
         except Conflict:
             return False
+        self._left[Key(body["metadata"]["namespace"], body["metadata"]["name"])] = version
         if self._witness is not None:
             self._witness.written(body, decision.status)
         run = Run.from_object(body)

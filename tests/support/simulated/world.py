@@ -277,7 +277,7 @@ class World:
             self._controllers.delete(body, grace)
         self._written()
 
-    async def replace_status(self, body: Mapping[str, Any]) -> None:
+    async def replace_status(self, body: Mapping[str, Any]) -> str:
         metadata = body["metadata"]
         self._write(f"status {metadata['name']} {body['status']['phase']}")
         stored = self.objects.get((names.KIND, metadata["namespace"], metadata["name"]))
@@ -287,6 +287,7 @@ class World:
             stored["status"] = copy.deepcopy(dict(body["status"]))
             self.touch(stored)
         self._written()
+        return str(self._counter)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         assert namespace == body["metadata"]["namespace"]
