@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qwenft_operator.start import LOST_GRACE
 from simulated import World, node_body
 from simulated.controllers import Ending, fails, succeed_after
 
@@ -232,8 +233,10 @@ def test_a_lost_node_is_released_and_the_run_goes_on_with_what_is_left() -> None
     world.report(7)
     world.tick()
     world.lose("node-2")
-    world.live_until("Restarting", seconds=30)
+    world.live_until("Restarting", seconds=12)
+    since = world.now
     status = world.live_until("Starting", seconds=60)
+    assert world.now - since <= LOST_GRACE + 2, "the control plane has waited for it already"
     assert status["failure"]["reason"] == "NodeLost"
     assert status["failure"]["node"] == "node-2"
     assert status["plan"]["nodes"] == 1

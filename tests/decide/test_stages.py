@@ -151,6 +151,21 @@ def test_a_pod_on_a_lost_node_is_forced_out_of_the_way() -> None:
     assert ("Pod", "tiny-1-0", 0) not in deleted(found)
 
 
+@pytest.mark.parametrize(
+    ("reason", "hurries"),
+    [("NodeLost", True), ("Hung", True), ("JobDeleted", False), ("Preempted", False)],
+)
+def test_a_pod_whose_peer_is_lost_has_nothing_to_save(reason: str, *, hurries: bool) -> None:
+    status = failed_once()
+    status["failures"][0]["reason"] = reason
+    pods = (pod(0), pod(1, node_lost=True))
+    found = decide(situation(status, jobs=(job(),), pods=pods))
+    assert (("Pod", "tiny-1-0", 3) in deleted(found)) is hurries
+    ending = (pod(0, deleting=True, grace=3), pod(1, node_lost=True))
+    again = decide(situation(status, jobs=(job(),), pods=ending))
+    assert ("Pod", "tiny-1-0", 3) not in deleted(again), "once is enough"
+
+
 def test_a_failure_is_written_before_anything_is_deleted() -> None:
     pods = (pod(0), pod(1, node_lost=True, deleting=True))
     found = decide(situation(status_of("Training"), jobs=(job(),), pods=pods))

@@ -13,16 +13,26 @@ from qwenft_operator.doing import doing
 from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
-from qwenft_operator.policies import Circumstances, Verdict, image, judge, unschedulable
-from qwenft_operator.situation import Situation
+from qwenft_operator.policies import (
+    Circumstances,
+    Verdict,
+    disruption,
+    image,
+    judge,
+    unschedulable,
+)
+from qwenft_operator.situation import Situation, hurried
 from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
 
 __all__ = ["judge_attempt"]
 
 REPORT_INTERVAL = 3.0
 """Seconds between two status writes that tell of nothing but progress."""
-STANDSTILL = 15.0
-"""Seconds without a report after which a lost node is believed to have stopped the run."""
+STANDSTILL = 10.0
+"""Seconds without a report after which a lost node is believed to have stopped the run.
+
+Two reports are missing by then. A kubelet that died leaves its containers running, and reporting.
+"""
 CREATION_GRACE = 120.0
 """Seconds that an image or a container's configuration has to become available."""
 SCHEDULING_GRACE = 300.0
@@ -34,11 +44,9 @@ HANG_BEFORE_FIRST = 3600.0
 _HANG_STEPS = 5
 FORGIVING_AGE = 3600.0
 """Seconds after which an attempt that trained proves that earlier failures are history."""
-_HURRIED_GRACE = 3
-"""Seconds that the peers of a failed pod have: there is nothing left for them to save."""
 _TAKES_TIME = (0, 64, 69)
 """Exit codes after which the peers may still be saving, or the cause is still to be seen."""
-_POLL = 5.0
+_POLL, _SOON = 5.0, 0.5
 _GIB = 2**30
 
 
@@ -97,7 +105,7 @@ def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Fail
     message = f"node {lost.node} is not ready or gone, and the run stands still"
     return Failure(
         attempt=job.attempt,
-        reason="NodeLost",
+        reason=disruption.NODE_LOST,
         message=message,
         pod=lost.name,
         node=lost.node,
@@ -134,7 +142,7 @@ def _hung(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Fail
         return None
     since = f"since step {history.step}" if trained else "since its start"
     message = f"no progress {since}, for {silence:.0f} s (limit {limit:.0f} s)"
-    return Failure(attempt=job.attempt, reason="Hung", message=message, time=situation.now)
+    return Failure(attempt=job.attempt, reason=disruption.HUNG, message=message, time=situation.now)
 
 
 def _last_sign(situation: Situation, job: JobView) -> float:
@@ -299,15 +307,21 @@ def _running(situation: Situation, job: JobView) -> Decision:
     phase, reason, message = doing(situation, job, pods)
     report = Report(phase=phase, reason=reason, message=message, changes=changes)
     deletions = _hurried(job, pods) + situation.outdated_jobs()
-    watch = len(pods) < job.pods or any(
-        pod.waiting or pod.unscheduled or pod.node_lost for pod in pods
-    )
-    waits = (wait, _POLL if watch else None, reshape.next_look(situation, job, pods))
+    waits = (wait, _watch(situation, job, pods), reshape.next_look(situation, job, pods))
     return situation.decision(
         report,
         delete=deletions,
         requeue_after=min((each for each in waits if each is not None), default=None),
     )
+
+
+def _watch(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> float | None:
+    """Return the seconds after which pods are looked at again that are not all well."""
+    if any(pod.node_lost for pod in pods):
+        left = _last_sign(situation, job) + STANDSTILL - situation.now
+        return min(_POLL, max(_SOON, left + _SOON))
+    troubled = any(pod.waiting or pod.unscheduled for pod in pods)
+    return _POLL if troubled or len(pods) < job.pods else None
 
 
 def _fresh_progress(situation: Situation, job: JobView) -> tuple[dict[str, Any], float | None]:
@@ -337,11 +351,4 @@ def _hurried(job: JobView, pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
         # Until the Job controller has seen the failed pod, it would take the first deleted peer for
         # the failure, and delete the failed pod with all its evidence as one that still runs.
         return ()
-    return tuple(
-        Deletion(kind="Pod", name=pod.name, uid=pod.uid, grace=_HURRIED_GRACE)
-        for pod in pods
-        # A container that has ended is evidence, even before its pod's phase tells so.
-        if not pod.over
-        and pod.exit_code is None
-        and (pod.grace is None or pod.grace > _HURRIED_GRACE)
-    )
+    return hurried(pods)

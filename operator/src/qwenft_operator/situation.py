@@ -13,12 +13,17 @@ from qwenft_operator.decision import Decision, Deletion, Notice
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
 from qwenft_operator.observe import JobView, Observed, PodView
+from qwenft_operator.policies import disruption
 from qwenft_operator.run import Run, Settings
 from qwenft_operator.status import Report, compose
 from qwenft_operator.view import View
 from qwenft_plan.spec import FinetuneSpec
 
-__all__ = ["Situation"]
+__all__ = ["Situation", "hurried"]
+
+_HURRIED_GRACE = 3
+"""Seconds that pods have which wait for a failed peer in vain: nothing is left for them to save."""
+_NOBODY_SAVES = (disruption.NODE_LOST, disruption.HUNG)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,16 @@ class Situation:
         """Return the deletions of ended Jobs but the newest, which is kept for its logs."""
         ended = [job for job in self.observed.jobs if job.over and not job.deleting]
         return tuple(Deletion(kind="Job", name=job.name, uid=job.uid) for job in ended[:-1])
+
+    def abandoned_pods(self) -> tuple[Deletion, ...]:
+        """Return the hurried deletions of pods whose peer is lost, or which all stand still.
+
+        A checkpoint takes every rank: such pods have nothing to save, however long they are given.
+        """
+        failure = self.history.failure_of(self.attempt)
+        if failure is None or failure.reason not in _NOBODY_SAVES:
+            return ()
+        return hurried(tuple(pod for pod in self.running_pods() if not pod.node_lost))
 
     def lost_pods(self) -> tuple[Deletion, ...]:
         """Return the forced deletions of pods on lost nodes: nobody else will ever end them."""
@@ -175,3 +190,15 @@ class Situation:
     def _changed(self, status: dict[str, Any]) -> dict[str, Any] | None:
         written = self.run.body.get("status") or {}
         return None if status == written else status
+
+
+def hurried(pods: tuple[PodView, ...]) -> tuple[Deletion, ...]:
+    """Return the deletions that cut the grace period of those pods short that still run."""
+    return tuple(
+        Deletion(kind="Pod", name=pod.name, uid=pod.uid, grace=_HURRIED_GRACE)
+        for pod in pods
+        # A container that has ended is evidence, even before its pod's phase tells so.
+        if not pod.over
+        and pod.exit_code is None
+        and (pod.grace is None or pod.grace > _HURRIED_GRACE)
+    )

@@ -9,9 +9,10 @@ from typing import Any
 from qwenft_operator import names, order
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.failure import Failure
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
-from qwenft_operator.policies import BEGINS_ANEW, host_memory
+from qwenft_operator.policies import BEGINS_ANEW, disruption, host_memory
 from qwenft_operator.recollect import remembering
 from qwenft_operator.render import render
 from qwenft_operator.situation import Situation
@@ -23,8 +24,11 @@ from qwenft_plan.planner import Planned, plan
 
 __all__ = ["choose", "start_attempt", "try_to_start"]
 
-CAPACITY_GRACE = 10.0
-"""Seconds that lost capacity has to come back before a run goes on with less."""
+CAPACITY_GRACE, LOST_GRACE = 10.0, 3.0
+"""Seconds that capacity has to come back before a run goes on with less.
+
+The second is for a node that counts as lost: the control plane has waited for it already.
+"""
 OBSTACLE_GRACE = 60.0
 """Seconds that objects named by the spec have to appear, and namesakes to go."""
 _GIB = 2**30
@@ -211,16 +215,21 @@ def _is_hasty(situation: Situation, nodes: int) -> bool:
     failure = situation.history.failure_of(situation.attempt)
     if failure is None or nodes >= situation.history.plan_nodes:
         return False
-    return situation.now < failure.time + CAPACITY_GRACE
+    return situation.now < failure.time + _grace(failure)
+
+
+def _grace(failure: Failure) -> float:
+    return LOST_GRACE if failure.reason == disruption.NODE_LOST else CAPACITY_GRACE
 
 
 def _wait_for_capacity(situation: Situation, nodes: int) -> Decision:
     failure = situation.history.failure_of(situation.attempt)
     assert failure is not None  # noqa: S101 - only a failure makes it hasty
-    left = failure.time + CAPACITY_GRACE - situation.now
+    grace = _grace(failure)
+    left = failure.time + grace - situation.now
     message = (
         f"{nodes} of {situation.history.plan_nodes} nodes are there; "
-        f"waiting up to {CAPACITY_GRACE:.0f} s for the others"
+        f"waiting up to {grace:.0f} s for the others"
     )
     report = Report(
         phase=names.RESTARTING, reason="WaitingForCapacity", message=situation.with_cause(message)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
 
-__all__ = ["POLICY"]
+__all__ = ["HUNG", "NODE_LOST", "POLICY"]
 
 _EXIT_CODE = 69
-_REASONS = ("JobDeleted", "NodeLost", "Hung")
+NODE_LOST, HUNG = "NodeLost", "Hung"
+_REASONS = ("JobDeleted", NODE_LOST, HUNG)
 
 
 def _judge(circumstances: Circumstances) -> Verdict | None:
