@@ -25,6 +25,14 @@ def test_the_kernels_counter_is_read(tmp_path: Path, kills: int) -> None:
     assert oomwatch.kills(events) == kills
 
 
+@pytest.mark.parametrize("kills", [0, 4])
+def test_the_older_control_groups_tell_it_too(tmp_path: Path, kills: int) -> None:
+    control = tmp_path / "memory.oom_control"
+    control.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
+    assert oomwatch.kills(control) == kills
+    assert oomwatch.kills(tmp_path / "memory.events", control) == kills
+
+
 @pytest.mark.parametrize("content", [b"", b"low 0\noom 5\n", b"\xff\xfe\x00"])
 def test_a_file_without_the_counter_counts_nothing(tmp_path: Path, content: bytes) -> None:
     events = tmp_path / "memory.events"
