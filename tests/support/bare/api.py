@@ -46,6 +46,24 @@ class Api:
         found: list[dict[str, Any]] = self.call("GET", path)["items"] or []
         return found
 
+    def pod_tokens(self, namespace: str, audience: str) -> dict[str, str]:
+        """Return for each run the token that the kubelet would give to its first pod."""
+        pods = self.call("GET", f"/api/v1/namespaces/{namespace}/pods")["items"] or ()
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token"
+        tokens = {}
+        for pod in pods:
+            metadata = pod["metadata"]
+            if metadata["labels"].get("batch.kubernetes.io/job-completion-index") != "0":
+                continue
+            bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"],
+                     "uid": metadata["uid"]}  # fmt: skip
+            spec = {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound}
+            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+            tokens[metadata["labels"]["qwenft.dev/run"]] = str(
+                self.call("POST", path, body)["status"]["token"]
+            )
+        return tokens
+
     def labels(self, namespace: str, kind: str = "api/v1", plural: str = "pods") -> list[Any]:
         """Return the labels of all objects of a kind, from metadata alone."""
         path = f"/{kind}/namespaces/{namespace}/{plural}?resourceVersion=0"

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,11 @@ from bare import audit, nodes, page
 from bare.api import Api
 from bare.plane import ROOT, Plane, plane
 from bare.process import Operator
+from bare.reporters import Order, Seen, lags, percentile
 from embedded import binaries, layout, versions
+from embedded.stages import direct_environment
+from qwenft_operator import names
+from serving import make_certificates
 from simulated.builders import VOLUME, run_body
 
 __all__ = ["SCENARIOS"]
@@ -35,7 +41,7 @@ Stages = tuple[dict[str, Any], ...]
 
 @contextmanager
 def bench(
-    count: int, *stages: dict[str, Any], gpus: int = 0
+    count: int, *stages: dict[str, Any], gpus: int = 0, serving: bool = False
 ) -> Iterator[tuple[Plane, Api, Operator]]:
     """Bring up a plane with fake nodes, and the operator before it."""
     place = layout.from_environment()
@@ -45,12 +51,24 @@ def bench(
         made.namespace(TEAM)
         nodes.make_nodes(made, count, gpus=gpus)
         nodes.start_kwok(made, *stages)
-        operator = Operator.of(made)
+        operator = Operator.of(made, **(_endpoint(made) if serving else {}))
         try:
             operator.start()
             yield made, Api(made), operator
         finally:
             operator.stop()
+
+
+def _endpoint(made: Plane) -> dict[str, str]:
+    """Return the variables with which the operator takes progress reports, with a certificate."""
+    folder = made.folder / "progress"
+    folder.mkdir()
+    make_certificates(folder)
+    port = str(made.ports["progress"])
+    return {
+        "QWENFT_PROGRESS_URL": f"https://127.0.0.1:{port}", "QWENFT_CERTIFICATES": str(folder),
+        "QWENFT_PROGRESS_HOST": "127.0.0.1", "QWENFT_PROGRESS_PORT": port,
+    }  # fmt: skip
 
 
 def small(name: str, pods: int) -> dict[str, Any]:
@@ -216,8 +234,51 @@ def restarts() -> Figures:
         }  # fmt: skip
 
 
+def reports() -> Figures:
+    """200 runs that train, each reporting every 5 s to the HTTPS endpoint."""
+    count, every, seconds = 200, 5.0, 120.0
+    with bench(count, serving=True) as (made, api, operator):
+        complete(api, submit(api, count, 1), 1, seconds=200)
+        until(lambda: phases(api)["Starting"] == count, seconds=60)
+        order = Order(
+            progress=operator.environment["QWENFT_PROGRESS_URL"], apiserver=made.url,
+            certificates=str(made.folder / "certificates"), namespace=TEAM, seconds=seconds,
+            authority=str(made.folder / "progress" / "ca.crt"), every=every,
+            tokens=api.pod_tokens(TEAM, names.AUDIENCE),
+        )  # fmt: skip
+        # All of them report once before anything is counted: a run's first step is written at once.
+        report(replace(order, seconds=2 * every))
+        before, cost = audit.writes(audit.read(made.audit)), operator.cost()
+        began = time.monotonic()
+        seen = report(order)
+        took, after = time.monotonic() - began, operator.cost()
+        wrote = audit.writes(audit.read(made.audit)) - before
+        late = lags(seen)
+        return {
+            "runs": count, "every_seconds": every, "seconds": round(took, 1),
+            "reports": len(seen.sent), "refused": seen.refused,
+            "answered_p99_seconds": round(percentile(seen.answered, 0.99), 3),
+            "lag_p50_seconds": round(percentile(late, 0.5), 2),
+            "lag_p99_seconds": round(percentile(late, 0.99), 2),
+            "status_writes": wrote["qwenfinetunes/status"],
+            "cpu_percent": round(100 * (after.cpu_seconds - cost.cpu_seconds) / took, 1),
+            "resident_mib": round(after.resident_mib), "peak_mib": round(after.peak_mib),
+        }  # fmt: skip
+
+
+def report(order: Order) -> Seen:
+    """Let a process of its own report; return what it saw."""
+    command = [sys.executable, "-m", "bare.reporters"]
+    environment = direct_environment() | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    text = json.dumps(asdict(order))
+    done = subprocess.run(
+        command, input=text, env=environment, capture_output=True, text=True, check=True
+    )
+    return Seen(**json.loads(done.stdout))
+
+
 SCENARIOS: dict[str, Callable[[], Figures]] = {
-    each.__name__: each for each in (hundred, wide, restarts, quarter, thousand)
+    each.__name__: each for each in (hundred, wide, restarts, reports, quarter, thousand)
 }
 
 

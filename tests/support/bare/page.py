@@ -70,6 +70,8 @@ def text(known: dict[str, Any]) -> str:
         parts.append(_wide(known["wide"]))
     if "restarts" in known:
         parts.append(_restarts(known["restarts"]))
+    if "reports" in known:
+        parts.append(_reports(known["reports"]))
     return "".join(parts) + _NOTES
 
 
@@ -96,6 +98,32 @@ Plan: {found["plan"]}. Job after {found["seconds_to_job"]} s, its 1,000 pods {fo
 later; {found["ready"]} pods ready; status {found["status_bytes"]:,} bytes; writes {found["writes"]};
 {found["resident_mib"]} MiB, peak {found["peak_mib"]}; CPU {found["cpu_seconds"]} s; idle
 {found["idle_cpu_percent"]:.1f} % of a core and {found["idle_writes"]} writes; load {_load(found)}.
+"""
+
+
+def _reports(found: dict[str, Any]) -> str:
+    """Return the section; a lag ends when a watch tells of that step, or of a later one."""
+    lag, cpu = found["lag_p99_seconds"], found["cpu_percent"]
+    rows = (
+        ("from a report to the status that shows it, p99", "< 10 s", f"{lag} s", lag < 10),
+        ("operator's CPU", "< 50 % of a core", f"{cpu} % of a core", cpu < 50),
+    )
+    table = "\n".join(
+        f"| {what} | {limit} | {now} | {'met' if met else '**not met**'} |"
+        for what, limit, now, met in rows
+    )
+    refused = f"; not taken: {found['refused']}" if found["refused"] else ""
+    return f"""
+## {found["runs"]} runs that report every {found["every_seconds"]:.0f} s
+
+To the real HTTPS endpoint, each on a new connection with the token of its pod. {found["reports"]:,} reports in
+{found["seconds"]:.0f} s{refused}; answered within {found["answered_p99_seconds"]} s (p99); shown after
+{found["lag_p50_seconds"]} s (p50); {found["status_writes"]:,} status writes; {found["resident_mib"]} MiB, peak
+{found["peak_mib"]}; load {_load(found)}.
+
+| | required | now | |
+|---|---|---|---|
+{table}
 """
 
 
