@@ -6,32 +6,33 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo import install, platforms, training
-from embedded import layout
+from demo.platforms import Embedded
 from endtoend.bench import Bench
-from endtoend.files import DATASETS
-
-NAMESPACE = "qwenft-e2e"
+from endtoend.nodes import Nodes
+from endtoend.recovering import SECONDS, recovering
+from endtoend.stage import set_up
 
 
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Bench]:
     """Bring up the cluster with the operator, the sample data and a few small datasets."""
-    target = platforms.choose()
-    target.up()
-    images = target.images()
-    log = layout.from_environment().logs / "e2e.log"
-    log.unlink(missing_ok=True)
-    install.helm_install(target, images, log)
-    install.make_namespace(target, NAMESPACE)
-    install.prepare_data(target, images, NAMESPACE)
-    made = Bench(
-        platform=target,
-        images=images,
-        namespace=NAMESPACE,
-        access=training.access(target, NAMESPACE),
-    )
-    made.kubectl("delete", "qft", "--all", "--wait=false")
-    made.pod("datasets", ["python", "/script/train.py"], DATASETS)
+    made = set_up()
     yield made
     made.kubectl("delete", "qft", "--all", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(bench: Bench) -> float:
+    """Return the final loss of a run to which nothing happens."""
+    name = bench.submit(recovering("undisturbed"))
+    return float(bench.result(name, SECONDS)["result"]["finalLoss"])
+
+
+@pytest.fixture
+def nodes(bench: Bench) -> Iterator[Nodes]:
+    """Return how to kill a node; it is started again after the test."""
+    if not isinstance(bench.platform, Embedded):
+        pytest.skip("left out: nodes of a given cluster are not killed")
+    made = Nodes(bench)
+    yield made
+    made.revive()

@@ -29,8 +29,10 @@ def sample(name: str) -> Any:
     return yaml.safe_load((SAMPLES / name).read_text(encoding="utf-8"))
 
 
-def helm_install(platform: Platform, images: Images, log: Path) -> None:
-    """Install or upgrade the operator and wait until it is ready.
+def helm_install(
+    platform: Platform, images: Images, log: Path, more: Mapping[str, Any] | None = None
+) -> None:
+    """Install or upgrade the operator, with ``more`` values, and wait until it is ready.
 
     A release that an interrupted install left pending is removed first: Helm refuses to go on.
     """
@@ -40,6 +42,7 @@ def helm_install(platform: Platform, images: Images, log: Path) -> None:
             "image": _reference(images.operator),
             "trainer": {"image": images.trainer},
             "podAnnotations": {_BUILD: images.operator_build},
+            **(more or {}),
         }
         _helm(
             platform, "upgrade", "--install", RELEASE, str(_CHART), "--create-namespace",
