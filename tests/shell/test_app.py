@@ -117,46 +117,6 @@ def test_only_changes_of_a_node_wake_the_runs_that_wait() -> None:
     assert asyncio.run(main_()) == [True, False, True, True, False]
 
 
-def test_a_run_is_not_looked_at_again_because_of_what_its_own_look_wrote() -> None:
-    world = World()
-    key = Key("team", "tiny")
-    world.submit()
-
-    async def main_() -> list[bool]:
-        app = app_on(world)
-
-        def wakes(*, gone: bool = False) -> bool:
-            app._queue._waiting.clear()
-            app.run_changed(world.objects[names.KIND, "team", "tiny"], gone=gone)
-            return key in app._queue._waiting
-
-        found = [wakes()]
-        await app._reconciler(key)
-        assert world.status()["phase"] == "Starting"
-        found.append(wakes())
-        world.edit(runPolicy={"suspend": True})
-        world.touch(world.objects[names.KIND, "team", "tiny"])
-        found.append(wakes())
-        await app._reconciler(key)
-        return [*found, wakes(), wakes(gone=True)]
-
-    assert asyncio.run(main_()) == [True, False, True, False, True]
-
-
-def test_another_process_s_write_is_news() -> None:
-    world = World()
-    world.submit()
-    world.settle()  # by the world's own operator
-    body = world.objects[names.KIND, "team", "tiny"]
-
-    async def main_() -> bool:
-        app = app_on(world)
-        app.run_changed(body, gone=False)
-        return Key("team", "tiny") in app._queue._waiting
-
-    assert asyncio.run(main_())
-
-
 def a_job(*conditions: str, **labels: str) -> dict[str, Any]:
     return {
         "metadata": {
