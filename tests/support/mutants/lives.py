@@ -6,14 +6,18 @@ from mutants.mutation import group
 
 __all__ = ["MUTATIONS"]
 
-_LIVES = ("decide",)
+_LIVES = (
+    "decide/test_failing_lives.py", "decide/test_stages.py", "decide/test_resuming.py",
+    "decide/test_whole_life.py", "decide/test_second_chances.py", "decide/test_writes.py",
+    "decide/test_any_life.py", "decide",
+)  # fmt: skip
 _CLUSTER = ("shell/test_cluster.py",)
 _START = ("decide/test_stages.py", "decide/test_resuming.py", "decide")
 _ORDER = ("decide/test_order.py", "decide/test_queued.py", "shell/test_outlook.py", "decide")
 _POLICIES = ("decide/test_policies.py", "decide/test_failing_lives.py", "decide")
 
 MUTATIONS = (
-    *group("qwenft_operator/decide.py", ("decide/test_stages.py", *_LIVES),
+    *group("qwenft_operator/decide.py", _LIVES,
         ("starts while pods of the last attempt still run",
          "if not running and not situation.unfinished_jobs():", "if True:"),
         ("suspends without writing the number first", "if known else ()", "if True else ()"),
@@ -33,7 +37,7 @@ MUTATIONS = (
          "situation.lost_pods() + situation.abandoned_pods()", "situation.lost_pods()"),
         ("rests ever longer without a limit", "min(_RESTART_MOST, ", "max(_RESTART_BASE, "),
     ),
-    *group("qwenft_operator/attempt.py", ("decide/test_failing_lives.py", *_LIVES),
+    *group("qwenft_operator/attempt.py", _LIVES,
         ("counts a suspended attempt as lost",
          "if attempt == situation.history.suspended_attempt:", "if False:"),
         ("hurries before the Job controller has seen the failure", "if not job.failing:",
