@@ -109,7 +109,9 @@ class ThisMachine:
 
     def _show(self, now: Snapshot) -> None:
         if now.progress is not None:
-            self._lines.append(json.dumps(now.progress.to_mapping()))
+            line = json.dumps(now.progress.to_mapping())
+            if line not in self._lines[-1:]:
+                self._lines.append(line)
             self._tell(progress=now.progress.to_mapping(), measured=dict(now.measured))
         if now.finished:
             self._tell(result=dict(now.result))
