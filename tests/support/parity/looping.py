@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import torch.distributed as dist
 from parity.stand import Stand
 from qwenft_plan.spec import Checkpoint, Dataset, FinetuneSpec, Lora, Model, Output, Training
 from qwenft_trainer import train
+from qwenft_trainer.batch import Batch
 from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.loss import IGNORED
+from qwenft_trainer.mesh import data_index
 from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.train import Run
@@ -22,8 +25,9 @@ from qwenft_trainer.train import Run
 def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     """Run the loop to its end, or to what ends it; what was reported, and the error if any.
 
-    ``stop_after``: SIGTERM to the last rank when so many steps are done. ``poison_after``: a
-    parameter becomes NaN then.
+    ``stop_after``: SIGTERM to the last rank when so many steps are done; ``kill_after``: SIGKILL.
+    ``poison_after``: a parameter becomes NaN then. ``seen``: a file's name, to which each data rank
+    adds the samples that it trains (:func:`note_samples`).
     """
     settings = settings_of(stand, options)
     losses: dict[int, float] = {}
@@ -32,6 +36,8 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             run = train.prepare(settings, stop)
             _watch(run, losses, options)
+            if "seen" in options:
+                note_samples(run, Path(f"{options['seen']}-{data_index(stand.mesh)}.jsonl"))
             train.train(run)
         except TrainerError as caught:
             error = {"code": caught.exit_code, "step": caught.step, "message": str(caught)}
@@ -74,10 +80,29 @@ def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> No
     def stepped(*, step: int, tokens: int, **values: Any) -> None:
         told(step=step, tokens=tokens, **values)
         losses[step] = values["loss"]
-        if step == options.get("stop_after") and dist.get_rank() == dist.get_world_size() - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+        for name, number in (("stop_after", signal.SIGTERM), ("kill_after", signal.SIGKILL)):
+            if step == options.get(name) and dist.get_rank() == dist.get_world_size() - 1:
+                os.kill(os.getpid(), number)
         if step == options.get("poison_after"):
             with torch.no_grad():
                 next(iter(run.stages.parameters())).mul_(float("nan"))
 
     run.meter.stepped = stepped  # type: ignore[method-assign]
+
+
+def note_samples(run: Run, path: Path) -> None:
+    """Write which samples enter the model in each step; a sample's first token is its number."""
+    mesh, execute = run.stages.mesh, run.stages.execution.train
+    if mesh.get_local_rank("pp") or mesh.get_local_rank("tp"):
+        return
+
+    def noted(micro_batches: Sequence[Batch], trained_tokens: int) -> torch.Tensor:
+        found: list[int] = []
+        for batch in micro_batches:
+            begins = (batch.position_ids == 0) & (batch.targets != IGNORED)
+            found += batch.input_ids[begins].tolist()
+        with path.open("a") as file:
+            file.write(json.dumps({"step": run.step + 1, "samples": found}) + "\n")
+        return execute(micro_batches, trained_tokens)
+
+    run.stages.execution.train = noted  # type: ignore[method-assign]
