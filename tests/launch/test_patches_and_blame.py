@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from qwenft_trainer.blame import refuse, user_line
+from qwenft_trainer.blame import parts_explained, refuse, user_line
 from qwenft_trainer.failure import PlanInvalid
 from qwenft_trainer.patches import replaced
 
@@ -54,3 +54,30 @@ def test_the_users_line_is_the_innermost_one_outside_of_libraries() -> None:
     lines = sorted([2, 1], key=lambda _: user_line())
     assert lines == [2, 1]
     assert "test_patches_and_blame.py" in user_line()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'NoneType' object has no attribute 'abs'"),
+        RuntimeError("aten.add.Tensor got mixed torch.Tensor and DTensor"),
+    ],
+)
+def test_an_error_about_parts_names_the_users_line_and_keeps_torchs_words(error: Exception) -> None:
+    with pytest.raises(PlanInvalid, match=r"test_patches_and_blame\.py:\d+: .*a part") as caught:
+        fail_with(error)
+    assert str(error) in str(caught.value)
+    assert "take weights from model.state_dict()" in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), PlanInvalid("told already")])
+def test_another_error_is_left_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        fail_with(error)
+    assert caught.value is error
+
+
+def fail_with(error: Exception) -> None:
+    with parts_explained():
+        raise error

@@ -9,12 +9,10 @@ from traceback import walk_tb
 from types import FrameType
 from typing import NoReturn
 
-import torch
-
 from qwenft_trainer.failure import PlanInvalid, TrainerError
 
 _PACKAGE = str(Path(__file__).parent)
-_SHARDS = str(Path(torch.__file__).parent / "distributed" / "tensor")
+_SHARDS = str(Path("torch", "distributed", "tensor"))
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib"))
 
 
@@ -71,7 +69,7 @@ def parts_explained() -> Iterator[None]:
 
 
 def _is_about_parts(error: Exception, innermost: FrameType) -> bool:
-    if innermost.f_code.co_filename.startswith(_SHARDS) or "DTensor" in str(error):
+    if _SHARDS in innermost.f_code.co_filename or "DTensor" in str(error):
         return True
     return is_user_s(innermost) and str(error).startswith("'NoneType' object has no attribute")
 
