@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,23 @@ SMALL = [path for path in RUNS if path.name.startswith("qwen-stdlib")]
 Verb = Callable[..., int]
 
 
+LIGHTER = {
+    "qwen2.5-7b-qlora": "1x1xRTX4090",
+    "qwen2.5-7b-adamw8bit": "1x1xH200",
+    "qwen2.5-7b-offload": "1x1xH100-80G",
+}
+"""Samples of methods that make a model fit → the smallest place that each is made for."""
+
+
 def nodes_for(path: Path) -> str:
-    return "4x8xH100-80G" if "7b" in path.name else "2x1xcpu"
+    return LIGHTER.get(path.stem) or ("4x8xH100-80G" if "7b" in path.name else "2x1xcpu")
 
 
 def test_there_is_a_sample_of_every_kind() -> None:
     assert {path.name for path in RUNS} == {
         "qwen-stdlib.yaml", "qwen-stdlib-pipeline.yaml", "qwen-stdlib-tensor.yaml",
         "qwen-stdlib-script.yaml", "qwen-stdlib-lora.yaml", "qwen1.5-7b.yaml",
+        *(f"{name}.yaml" for name in LIGHTER),
     }  # fmt: skip
 
 
@@ -40,6 +50,30 @@ def test_every_sample_has_a_plan(
     assert qwenft("plan", str(path), "--on", nodes_for(path), "-o", "json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["global_batch_size"] == load(str(path)).spec.training.batch_size
+
+
+@pytest.mark.parametrize(("name", "place"), LIGHTER.items())
+def test_a_lighter_sample_s_model_does_not_fit_there_without_its_method(
+    qwenft: Verb, tmp_path: Path, name: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (SAMPLES / f"{name}.yaml").read_text("utf-8")
+    method = re.compile(r"^    (?:method|lora|optimizer|offloadOptimizer): .*\n", re.MULTILINE)
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(method.sub("", text), "utf-8")
+    assert qwenft("plan", str(plain), "--on", place) == 3
+    assert "what would fit" in capsys.readouterr().err
+
+
+def test_the_offloaded_sample_s_pod_asks_for_the_memory_that_its_comment_names(
+    qwenft: Verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = SAMPLES / "qwen2.5-7b-offload.yaml"
+    assert qwenft("render", str(path), "--on", LIGHTER[path.stem]) == 0
+    job = list(yaml.safe_load_all(capsys.readouterr().out))[-1]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    asked = int(container["resources"]["requests"]["memory"].removesuffix("Mi")) / 1024
+    (named,) = re.findall(r"about (\d+) GiB", path.read_text("utf-8"))
+    assert asked == pytest.approx(float(named), rel=0.02)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

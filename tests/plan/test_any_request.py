@@ -13,6 +13,7 @@ from planning import request
 from planning.drawn import nodes, requests, scaled
 from qwenft_plan.errors import Infeasible
 from qwenft_plan.explain import table
+from qwenft_plan.host import pod_host_bytes
 from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.memory import SAFETY
 from qwenft_plan.model import ModelShape
@@ -62,6 +63,12 @@ def test_a_plan_is_consistent_and_fits(
             found.predicted.mfu,
         )
     )
+    asked = {"method": "full", "optimizer": "adamw", "offloadOptimizer": False}
+    asked |= {key: sections["training"][key] for key in asked if key in sections["training"]}
+    assert (made.method, made.optimizer, made.offload_optimizer) == tuple(asked.values())
+    if made.offload_optimizer and not chosen.group.is_cpu:
+        host = SAFETY * (chosen.group.host_memory or math.inf)
+        assert pod_host_bytes(made, ModelShape.known(name)) <= host
     assert Plan.from_json(made.to_json()) == made
     assert found.summary in table(found)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planning.drawn import lighter
 from qwenft_plan.cost import step_time
 from qwenft_plan.errors import Infeasible, SpecError
 from qwenft_plan.estimate import estimate_line, estimate_row
@@ -35,6 +36,7 @@ requests = st.fixed_dictionaries(
         "nodes": st.integers(1, 3),
         "devices": st.sampled_from((1, 2, 4)),
         "product": st.sampled_from(PRODUCTS),
+        "method": lighter,
     }
 )
 layouts = st.builds(
@@ -56,7 +58,11 @@ def spec_of(request: dict[str, Any]) -> FinetuneSpec:
             "model": {"name": request["name"]},
             "dataset": {"path": "/data/dataset.pt"},
             "output": {"path": "/data/out"},
-            "training": {"batchSize": request["batch"], "sequenceLength": request["length"]},
+            "training": {
+                "batchSize": request["batch"],
+                "sequenceLength": request["length"],
+                **request["method"],
+            },
         }
     )
 
@@ -187,7 +193,7 @@ def test_any_line_gets_one_json_line(line: str) -> None:
 
 
 def test_a_bad_degree_is_the_user_s_and_an_impossible_one_the_cluster_s() -> None:
-    request = {"name": NAMES[0], "batch": 8, "length": 512}
+    request = {"name": NAMES[0], "batch": 8, "length": 512, "method": {}}
     spec = spec_of(request)
     model, one = ModelShape.known(NAMES[0]), Inventory.parse("1x1xH100")
     tensor = replace(spec, parallelism=replace(spec.parallelism, tensor=3))

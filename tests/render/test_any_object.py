@@ -63,6 +63,7 @@ def plans(draw: st.DrawFn) -> Plan:
         world_size=nodes * processes, nodes=nodes, processes_per_node=processes, pp=1,
         dp_replicate=nodes, dp_shard=processes, tp=1, micro_batch_size=1,
         gradient_accumulation_steps=1, global_batch_size=nodes * processes, sequence_length=64,
+        offload_optimizer=draw(st.booleans()),
     )  # fmt: skip
 
 

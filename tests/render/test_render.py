@@ -14,6 +14,8 @@ import yaml
 from qwenft_operator import names
 from qwenft_operator.render import Placement, render
 from qwenft_operator.run import Owner, Settings
+from qwenft_plan.host import pod_host_bytes
+from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import Plan
 from qwenft_plan.sections import EnvVar
 from qwenft_plan.spec import FinetuneSpec
@@ -70,6 +72,10 @@ CASES: dict[str, tuple[Plan, dict[str, Any]]] = {
     "cpu": (CPU_PLAN, {}),
     "gpu": (PLAN, {"resources": {"nodes": {"min": 2}, "processesPerNode": None, "gpusPerNode": 8},
                    "training": {"batchSize": 64, "sequenceLength": 2048, "precision": "bf16"}}),
+    "offload": (replace(PLAN, offload_optimizer=True),
+                {"resources": {"nodes": {"min": 2}, "processesPerNode": None, "gpusPerNode": 8},
+                 "training": {"batchSize": 64, "sequenceLength": 2048, "precision": "bf16",
+                              "offloadOptimizer": True}}),
     "script": (CPU_PLAN, {"trainer": {"script": {"configMap": {"name": "code"}},
                                       "args": ["--epochs", "1"], "rendezvous": "c10d",
                                       "env": [{"name": "NCCL_DEBUG", "value": "INFO"}]}}),
@@ -181,6 +187,28 @@ def test_devices_are_requested_as_the_vendor_names_them() -> None:
     assert container_of(rendered)["resources"]["limits"] == {"amd.com/gpu": "8"}
     assert pod_of(rendered)["nodeSelector"] == {"amd.com/gpu.product-name": "MI300X"}
     assert "OMP_NUM_THREADS" not in environment_of(rendered)
+
+
+def test_an_offloaded_optimizer_asks_for_the_host_memory_that_the_planner_counted() -> None:
+    plan = replace(PLAN, offload_optimizer=True)
+    training = {"batchSize": 64, "sequenceLength": 2048, "offloadOptimizer": True}
+    gpus = Placement(resource="nvidia.com/gpu")
+    asked = container_of(objects(plan, placement=gpus, training=training))["resources"]
+    model = ModelShape.for_spec(FinetuneSpec.from_mapping(spec_mapping()).model)
+    assert asked["requests"]["nvidia.com/gpu"] == "8"
+    assert int(asked["requests"]["memory"].removesuffix("Mi")) == pytest.approx(
+        pod_host_bytes(plan, model) / 2**20, abs=1
+    )
+    assert asked["limits"] == {"nvidia.com/gpu": "8"}
+    plain = container_of(objects(PLAN, placement=gpus))["resources"]
+    assert "memory" not in plain["requests"]
+
+
+def test_on_cpu_nodes_the_host_s_memory_is_the_device_s() -> None:
+    plan = replace(CPU_PLAN, offload_optimizer=True)
+    training = {"batchSize": 8, "sequenceLength": 64, "offloadOptimizer": True}
+    kept = objects(plan, training=training, resources={"nodes": {"min": 2}})
+    assert "memory" not in container_of(kept)["resources"]["requests"]
 
 
 def test_nodes_that_failed_before_are_avoided() -> None:

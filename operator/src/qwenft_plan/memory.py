@@ -24,9 +24,9 @@ from qwenft_plan.states import BF16_PURE, states
 from qwenft_plan.workload import Layout, Workload
 
 __all__ = [
+    "CPU_PROCESS",
     "SAFETY",
     "MemoryParts",
-    "host_bytes",
     "peak_memory",
     "stage_layers",
     "stage_parameters",
@@ -35,8 +35,10 @@ __all__ = [
 SAFETY = 0.92
 """A plan fits when its peak stays below this share of the device's memory."""
 
+CPU_PROCESS = 0.65 * 1024**3
+"""Resident bytes of a rank before its model: Python, torch, gloo."""
+
 _SHARES_WEIGHTS = 3
-_CPU_PROCESS = 0.65 * 1024**3  # resident bytes of a rank before its model: Python, torch, gloo
 _CHUNK = 2.0**22  # numbers that the own trainer turns into codes, or back, at once
 _UNPACKING = 14.0  # bytes per number of a chunk: its code as bytes and as an index, value, scaled
 _EIGHT_BIT_STEP = 21.0  # bytes per number of a chunk: moments, their codes, the update
@@ -72,16 +74,6 @@ def peak_memory(work: Workload, layout: Layout) -> MemoryParts:
     stages = (0,) if layout.pp == 1 else (0, layout.pp - 1)
     summits = [parts for stage in stages for parts in _summits(work, layout, stage)]
     return max(summits, key=_total)
-
-
-def host_bytes(work: Workload, layout: Layout) -> float:
-    """Return the bytes of host memory that one rank's offloaded shards take.
-
-    In fp32: master weights, gradients, two moments.
-    """
-    if not work.on_host:
-        return 0.0
-    return 16.0 * stage_parameters(work, layout, 0) / layout.dp_shard
 
 
 def stage_layers(work: Workload, layout: Layout) -> int:
@@ -189,7 +181,7 @@ def _head_gradient(work: Workload, layout: Layout, *, last: bool) -> float:
 def _parts(work: Workload, pooled: float = 0.0, **parts: float) -> MemoryParts:
     tensors = sum(parts.values())
     overhead = tensors * (work.runtime.allocator - 1.0)
-    overhead += work.runtime.overhead if work.device.vendor != "cpu" else _CPU_PROCESS
+    overhead += work.runtime.overhead if work.device.vendor != "cpu" else CPU_PROCESS
     return MemoryParts(**parts, overhead=overhead + pooled)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from qwenft_plan.divisibility import packing_reason
 from qwenft_plan.hardware import GIB
+from qwenft_plan.host import host_bytes
 from qwenft_plan.inventory import Group
-from qwenft_plan.memory import SAFETY, host_bytes, peak_memory
+from qwenft_plan.memory import SAFETY, peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.search import Judged, Refused, judge_all
 from qwenft_plan.spec import FinetuneSpec

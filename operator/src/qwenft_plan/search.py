@@ -20,9 +20,10 @@ from qwenft_plan.divisibility import (
     virtual_stages,
 )
 from qwenft_plan.hardware import GIB
+from qwenft_plan.host import host_bytes
 from qwenft_plan.inventory import Group
 from qwenft_plan.lessons import NO_LESSONS, UNTAUGHT, Lesson, Lessons, lesson_key
-from qwenft_plan.memory import SAFETY, MemoryParts, host_bytes, peak_memory
+from qwenft_plan.memory import SAFETY, MemoryParts, peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import CHECKPOINTING
 from qwenft_plan.runtimes import OWN

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from qwenft_plan.model import ModelShape
 from qwenft_plan.workload import PACKED_BYTES, Layout, Workload
 
-__all__ = ["BF16_PURE", "adapter_parameters", "moment_block", "states"]
+__all__ = ["BF16_PURE", "adapter_parameters", "matrices", "moment_block", "states"]
 
 BF16_PURE = "bf16_pure"
 _QLORA_BYTES = 0.56  # bitsandbytes: 4-bit weights, one absmax per 64 values
@@ -50,7 +51,7 @@ def moment_block(columns: int) -> int:
 
 def adapter_parameters(work: Workload) -> float:
     """Return the trainable parameters of the adapters: rank × (rows + columns) a matrix."""
-    sizes, rank = _matrices(work), work.method.rank
+    sizes, rank = matrices(work.model), work.method.rank
     each = (sum(sizes[name]) for name in work.method.adapted if name in sizes)
     return float(rank * sum(each) * work.model.layers)
 
@@ -79,12 +80,10 @@ def _adam8_width(work: Workload) -> float:
     """Bytes per parameter of two moments in 8 bits with the scales of their blocks."""
     if not work.runtime.always_wraps:
         return _ADAM8_BYTES
-    matrices = [*_matrices(work).values(), (2 * work.model.vocab, work.model.hidden)]
-    repeated = [work.model.layers] * (len(matrices) - 1) + [1]
-    count = [
-        times * rows * columns for times, (rows, columns) in zip(repeated, matrices, strict=True)
-    ]
-    widths = [_moment_width(columns) for _, columns in matrices]
+    every = [*matrices(work.model).values(), (2 * work.model.vocab, work.model.hidden)]
+    repeated = [work.model.layers] * (len(every) - 1) + [1]
+    count = [times * rows * columns for times, (rows, columns) in zip(repeated, every, strict=True)]
+    widths = [_moment_width(columns) for _, columns in every]
     return sum(a * b for a, b in zip(count, widths, strict=True)) / max(1, sum(count))
 
 
@@ -93,9 +92,8 @@ def _moment_width(columns: int) -> float:
     return 2.0 + 8.0 / block if block else 8.0
 
 
-def _matrices(work: Workload) -> dict[str, tuple[int, int]]:
+def matrices(model: ModelShape) -> dict[str, tuple[int, int]]:
     """Return (rows, columns) of a block's matrices: what they put out, what they take in."""
-    model = work.model
     return {
         "q_proj": (model.attention_width, model.hidden),
         "k_proj": (model.kv_width, model.hidden),
@@ -114,7 +112,7 @@ def _adapter_moments(work: Workload) -> float:
         return 8.0 * adapter_parameters(work)
     if not work.runtime.always_wraps:
         return _ADAM8_BYTES * adapter_parameters(work)
-    rank, sizes = work.method.rank, _matrices(work)
+    rank, sizes = work.method.rank, matrices(work.model)
     adapted = [sizes[name] for name in work.method.adapted if name in sizes]
     block = sum(
         rank * columns * _moment_width(columns) + rows * rank * _moment_width(rank)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from planning.works import DEVICE
-from qwenft_plan.hardware import CPU, DEVICES, Device
+from qwenft_plan.hardware import CPU, DEVICES, GIB, Device
 from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import RUNTIMES
@@ -89,18 +89,35 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 @st.composite
 def nodes(draw: st.DrawFn) -> tuple[NodeShape, ...]:
-    """Return one to five nodes of a few products, some without a free device."""
+    """Return one to five nodes of a few products, some without a free device or free memory."""
     shapes = draw(
         st.lists(
-            st.tuples(st.sampled_from(PRODUCTS), st.sampled_from((0, 1, 2, 4, 8))),
+            st.tuples(
+                st.sampled_from(PRODUCTS),
+                st.sampled_from((0, 1, 2, 4, 8)),
+                st.sampled_from((None, 32 * GIB, 2048 * GIB)),
+            ),
             min_size=1,
             max_size=5,
         )
     )
     return tuple(
-        NodeShape(name=f"node-{index}", product=product, devices=count)
-        for index, (product, count) in enumerate(shapes)
+        NodeShape(name=f"node-{index}", product=product, devices=count, host_memory_bytes=host)
+        for index, (product, count, host) in enumerate(shapes)
     )
+
+
+lighter: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    (
+        {},
+        {"method": "lora"},
+        {"method": "qlora"},
+        {"optimizer": "adamw8bit"},
+        {"method": "lora", "optimizer": "adamw8bit"},
+        {"offloadOptimizer": True},
+    )
+)
+"""Fields of `training` that ask for a method; each goes with every other field drawn here."""
 
 
 @st.composite
@@ -112,6 +129,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
             "batchSize": draw(st.sampled_from((1, 4, 6, 64))),
             "sequenceLength": draw(st.sampled_from((128, 2048, 8192))),
             "precision": draw(st.sampled_from(("bf16", "fp32"))),
+            **draw(lighter),
         },
         "resources": {"nodes": {"min": least, "max": least + draw(st.sampled_from((0, 1, 4)))}},
     }

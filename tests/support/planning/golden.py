@@ -43,6 +43,28 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "32b-mi300x": ("Qwen/Qwen3-32B", "2x8xMI300X", {"training": {"sequenceLength": 8192}}),
     "mixed-nodes": ("Qwen/Qwen2.5-7B", "1x8xA100-80G,2x4xH100-80G", {}),
     "long-context": ("Qwen/Qwen3-8B", "4x8xH200", {"training": {"sequenceLength": 32768}}),
+    "7b-8bit-one-h200": ("Qwen/Qwen2.5-7B", "1x1xH200", {"training": {"optimizer": "adamw8bit"}}),
+    "7b-offload-two-h100": (
+        "Qwen/Qwen2.5-7B",
+        "1x2xH100-80G",
+        {"training": {"offloadOptimizer": True}},
+    ),
+    "7b-qlora-one-4090": (
+        "Qwen/Qwen2.5-7B",
+        "1x1xRTX4090",
+        {"training": {"method": "qlora", "sequenceLength": 1024}},
+    ),
+    "7b-lora-one-l40s": ("Qwen/Qwen2.5-7B", "1x1xL40S", {"training": {"method": "lora"}}),
+    "72b-qlora-eight-a100-40": (
+        "Qwen/Qwen2.5-72B",
+        "1x8xA100-40G",
+        {"training": {"method": "qlora"}},
+    ),
+    "72b-offload-refused": (
+        "Qwen/Qwen2.5-72B",
+        "1x1xH100-80G",
+        {"training": {"offloadOptimizer": True}},
+    ),
     "1024-h100": ("Qwen/Qwen1.5-72B", "128x8xH100-80G", {"training": {"batchSize": 1024}}),
 }
 
