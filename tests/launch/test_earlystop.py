@@ -15,15 +15,14 @@ import pytest
 from launching.processes import ROOT
 
 pytestmark = pytest.mark.torch
+PATHS = os.pathsep.join(
+    str(ROOT / folder) for folder in ("operator/src", "trainer_image/src", "tests/support")
+)
 
 
 @pytest.fixture(scope="module", name="ends")
 def run_all_cases() -> dict[str, tuple[int, str]]:
-    folders = ("operator/src", "trainer_image/src", "tests/support")
-    environ = os.environ | {
-        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in folders),
-        "OMP_NUM_THREADS": "1",
-    }
+    environ = os.environ | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "launching.stops"]
     done = subprocess.run(
         command, env=environ, check=True, capture_output=True, text=True, timeout=300
@@ -76,3 +75,18 @@ def test_a_launcher_that_still_loads_torch_stops_too() -> None:
         started.send_signal(signal.SIGTERM)
         assert started.wait(timeout=30) == 64
     assert "libtorch" not in loaded
+
+
+def test_a_launcher_is_gone_as_soon_as_it_has_said_why(tmp_path: Path) -> None:
+    """Tearing torch down takes a second: a restart waits for it, and so it is left out."""
+    program = (
+        "import atexit, runpy, sys, time; atexit.register(time.sleep, 600);"
+        "sys.argv = ['-m']; runpy.run_module('qwenft_trainer', run_name='__main__')"
+    )
+    environ = os.environ | {"QWENFT_PLAN": str(tmp_path / "gone.json"), "PYTHONPATH": PATHS}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 66
+    assert "gone.json" in done.stderr, "all that it said has arrived"

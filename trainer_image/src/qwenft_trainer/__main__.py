@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 _PREEMPTED = 64
 
@@ -15,6 +14,8 @@ def _stop(*_: object) -> None:
 # even die of a SIGTERM that it has no handler for; its pod would stay for its whole grace period.
 signal.signal(signal.SIGTERM, _stop)
 
-from qwenft_trainer.launch import main  # noqa: E402 - see above
+from qwenft_trainer.boot import leave  # noqa: E402 - see above
+from qwenft_trainer.launch import main  # noqa: E402
 
-sys.exit(main())
+# Tearing torch down takes longer than all that a restart still has to wait for here.
+leave(main())

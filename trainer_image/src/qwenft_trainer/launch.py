@@ -43,7 +43,7 @@ BUILTIN = "qwenft_trainer.builtin"
 
 TERMINATION_VARIABLE = "QWENFT_TERMINATION_LOG"
 KUBELET_LOG = Path("/dev/termination-log")
-RESOLVE_PAUSE_SECONDS = 0.5
+RESOLVE_PAUSE_SECONDS = 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
