@@ -57,6 +57,22 @@ def test_a_non_finite_loss_goes_on_from_an_older_checkpoint() -> None:
     assert "older than that of step 40" in told
 
 
+def test_what_was_saved_on_the_way_out_is_known_by_the_first_report_of_the_next_attempt() -> None:
+    world = World()
+    world.submit(checkpoint={"everySteps": 20})
+    world.program(ending({2: 67}))
+    trained(world, 1, 44, 40)
+    world.edit(runPolicy={"suspend": True})
+    world.live_until("Suspended", seconds=30)
+    for _ in range(70):
+        world.tick()
+    world.edit(runPolicy={"suspend": False})
+    trained(world, 2, 45, 40)
+    world.report(45, checkpoint=45)  # the attempt ends within the second, before it is written down
+    trained(world, 3, 41, None)
+    assert variables(world, 3)[BOUND] == "45", "40 is sound, and goes on"
+
+
 def test_the_same_loss_from_there_ends_the_run() -> None:
     world = World()
     world.submit(checkpoint={"everySteps": 20})

@@ -64,6 +64,15 @@ def start(tmp_path: Path, clock: Clock) -> Run:
     return Run(tmp_path, clock)
 
 
+def test_the_first_report_of_a_resumed_run_names_its_checkpoint(
+    tmp_path: Path, clock: Clock
+) -> None:
+    resumed = Run(tmp_path, clock)
+    resumed.meter.start(step=44, validation_loss=8.0, checkpoint_step=44)
+    (_, report) = resumed.reports()
+    assert (report["step"], report["checkpointStep"]) == (44, 44)
+
+
 def test_the_first_report_is_the_begin(run: Run) -> None:
     (first,) = run.reports()
     assert (first["attempt"], first["step"], first["totalSteps"]) == (1, 0, 200)

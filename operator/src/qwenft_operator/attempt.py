@@ -170,7 +170,7 @@ def _record(situation: Situation, failure: Failure) -> Decision:
             failure=failure,
             trained=_has_trained(situation),
             plan=situation.observed.plans.get(history.plan),
-            checkpoint_step=history.checkpoint_step,
+            checkpoint_step=_newest_checkpoint(situation),
             went_back=history.went_back,
             memory_request=situation.spec.resources.memory_per_node,
             memory_raised=history.memory_raised,
@@ -215,6 +215,14 @@ def _failure_changes(situation: Situation, failure: Failure) -> dict[str, Any]:
         "failures": [item.to_status() for item in kept],
         "workers": workers_block(pods, situation.history.plan_nodes or len(pods)),
     }
+
+
+def _newest_checkpoint(situation: Situation) -> int | None:
+    """Return the step of the newest checkpoint, from a report that was not written down yet too."""
+    progress = situation.observed.progress
+    if progress is not None and progress.attempt == situation.attempt and progress.checkpoint_step:
+        return progress.checkpoint_step
+    return situation.history.checkpoint_step
 
 
 def _has_proven_itself(situation: Situation) -> bool:

@@ -47,14 +47,14 @@ class Meter:
         """How long a step takes, in the median of the last ones."""
         return _median(self._seconds)
 
-    def start(self, *, step: int, validation_loss: float | None) -> None:
-        """Say where the run begins."""
+    def start(self, *, step: int, validation_loss: float | None, **values: float | None) -> None:
+        """Say where the run begins; ``values`` are told with it, as with a step."""
         self.memory_gib, self._step = peak_memory(), step
         if self._reporter is not None:
             told = about(self._settings, begin=step)
             self.trackers = Trackers(self._settings.spec.training.report_to, told)
         self.validated(validation_loss)
-        self._report(step=step)
+        self._report(step=step, **values)
         self._mark = time.monotonic()
 
     def validated(self, loss: float | None) -> None:

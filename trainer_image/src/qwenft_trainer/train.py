@@ -150,7 +150,9 @@ def train(run: Run) -> None:
     spec = run.settings.spec
     if run.before is None:
         run.before = evaluate(run)
-    run.meter.start(step=run.step, validation_loss=run.before)
+    # What it goes on from is told before anything can end badly: nobody knows yet of a save that
+    # was made on the way out.
+    run.meter.start(step=run.step, validation_loss=run.before, **run.saver.figures())
     loss = math.nan
     while run.step < run.total:
         loss = train_step(run)
