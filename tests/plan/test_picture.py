@@ -72,6 +72,21 @@ def test_the_parameter_guide_is_not_stale(name: str, device: str, count: int) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "count", "methods"),
+    [
+        ("qwen1.5-7b", "H100-80GB", 1, "offloaded, LoRA, QLoRA"),
+        ("qwen3-4b", "A100-80GB", 1, "8-bit Adam, offloaded, LoRA, QLoRA"),
+        ("qwen1.5-110b", "A100-80GB", 1, ""),
+    ],
+)
+def test_where_all_weights_do_not_fit_the_guide_names_the_methods_that_do(
+    name: str, device: str, count: int, methods: str
+) -> None:
+    cell = guide_row(name, device, count).split("|")[3].strip()
+    assert cell == f"– {methods}".strip()
+
+
 def test_the_parameter_guide_covers_every_size_device_and_count() -> None:
     from accuracy.parameters import PATH  # noqa: PLC0415
 

@@ -7,11 +7,13 @@ from dataclasses import fields, replace
 
 import pytest
 
+from accuracy.constants import fitted_by
+from accuracy.rows import load
 from planning import layout, work
 from qwenft_plan.activations import whole_block
 from qwenft_plan.memory import peak_memory
 from qwenft_plan.model import ModelShape
-from qwenft_plan.runtimes import OWN, PLAIN, RUNTIMES, Runtime, find_runtime
+from qwenft_plan.runtimes import CONSTANTS, OWN, PLAIN, RUNTIMES, Runtime, find_runtime
 
 TEXTS = [
     ("qwenft", "qwenft"),
@@ -72,6 +74,27 @@ def test_what_names_no_framework_is_the_product_s_own_trainer(text: str) -> None
 @pytest.mark.parametrize("text", ["unheard-of", "JAX"])
 def test_an_unheard_of_framework_is_not_taken_for_the_product_s_own(text: str) -> None:
     assert find_runtime(text) is PLAIN
+
+
+def test_every_constant_has_a_unit_and_an_origin() -> None:
+    assert set(CONSTANTS) == {field.name for field in fields(Runtime)} - {"name", "words"}
+    for name, (unit, origin) in CONSTANTS.items():
+        assert len(unit) > 4, name
+        assert origin.split(":")[0] in {"counted", "measured", "assumed"}, name
+
+
+def test_every_fitted_constant_is_one_of_a_runtime_and_its_sources_are_tracked() -> None:
+    tracked = {row.source for row in load()}
+    fitted = {
+        (runtime.name, field): fitted_by(runtime.name, field)
+        for runtime in RUNTIMES
+        for field in CONSTANTS
+        if fitted_by(runtime.name, field)
+    }
+    assert len(fitted) >= 20
+    assert {source for sources in fitted.values() for source in sources} <= tracked
+    assert ("ms-swift", "logit") in fitted
+    assert ("qwenft", "logit") not in fitted
 
 
 def test_names_are_unique() -> None:

@@ -2,8 +2,8 @@
 
 Adding a runtime is adding a row. Saved-activation coefficients were measured with saved-tensor
 hooks on HF modules or follow from the fused kernels' signatures; the speed constants are
-calibrated by source (`tests/accuracy/calibrate.py`), and `docs/accuracy.md` reports the sources
-that no calibration saw beside those it did.
+calibrated by source (`tests/support/accuracy/calibrate.py`), and `docs/accuracy.md` reports the
+sources that no calibration saw beside those it did, and every constant with its unit and origin.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["MEGATRON_EARLY", "OWN", "PLAIN", "RUNTIMES", "Runtime", "find_runtime"]
+__all__ = ["CONSTANTS", "MEGATRON_EARLY", "OWN", "PLAIN", "RUNTIMES", "Runtime", "find_runtime"]
 
 GIB = 1024**3
 
@@ -81,6 +81,44 @@ class Runtime:
     zero: int = 3
     flash: bool = True
 
+
+_HOOKS = "counted: saved-tensor hooks on HF modules; fused kernels by what they save"
+_CODE = "counted: the runtime's code or documentation"
+CONSTANTS: dict[str, tuple[str, str]] = {
+    "saved_hidden": ("bytes a token and hidden unit, in bf16", _HOOKS),
+    "saved_attention": ("bytes a token and column of query, key and value, in bf16", _HOOKS),
+    "saved_ffn": ("bytes a token and feed-forward unit, in bf16", _HOOKS),
+    "saved_plain": ("the same in a block without a gate", _HOOKS),
+    "selective": ("what selective checkpointing keeps", _CODE),
+    "logit": ("bytes a logit at the peak of the loss", "counted: torch's memory tracker"),
+    "split_logit": ("the same over a split vocabulary", "counted: torch's `loss_parallel`"),
+    "sharded": ("whether the shard is fp32, without a bf16 copy", _CODE),
+    "gradient": ("bytes a parameter, mixed precision", _CODE),
+    "optimizer": ("bytes a parameter, mixed precision", _CODE),
+    "kept_gradients": ("whether gradients lie in a buffer that is never freed", _CODE),
+    "step_temporary": ("bytes a parameter, pure bf16", "counted: foreach kernels copy once"),
+    "sequence_parallel": ("whether tensor parallel ranks split norms", _CODE),
+    "keeps_gathered": ("whether gathered inputs are kept", _CODE),
+    "gathered_blocks": ("blocks", "counted: the present, the next, and what is reduced"),
+    "always_wraps": ("whether it computes on a gathered copy without sharding", _CODE),
+    "chunked_loss": ("whether logits exist in chunks", _CODE),
+    "allocator": ("reserved over live bytes", "measured: both as simumax_b200 prints them"),
+    "overhead": ("bytes", "assumed: a CUDA context with NCCL takes 1 to 3 GB"),
+    "matmul": ("share of the device's sustained rate", "assumed: as torchtitan"),
+    "attention": ("share of the device's rate of flash attention", "assumed: as torchtitan"),
+    "traffic": ("HBM bytes a byte that autograd keeps", "assumed: as torchtitan"),
+    "launch": ("seconds a block's forward", "assumed: a host of today"),
+    "score_bytes": ("HBM bytes an attention score and forward", "assumed: as megatron-early"),
+    "straggle": ("share a further tensor parallel rank", "assumed: as megatron-early"),
+    "collective": ("seconds, two ranks", "assumed: vTrain's table of A100 has 69 µs"),
+    "collective_rank": ("seconds a further rank", "assumed: far below megatron-early's"),
+    "tp_exposed": ("share of the communication", "assumed: nothing is hidden"),
+    "shard_exposed": ("share of the communication", "assumed: as torchtitan"),
+    "step": ("seconds an optimizer step", "assumed: a few host operations"),
+    "zero": ("level where none is printed", _CODE),
+    "flash": ("whether attention writes no scores to memory", _CODE),
+}
+"""Field → its unit, and where the value comes from unless a calibration fitted it."""
 
 OWN = Runtime(
     name="qwenft",

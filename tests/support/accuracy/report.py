@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from accuracy.calibrate_memory import left_out
+from accuracy.constants import constants_table
 from accuracy.figures import (
     Grid,
     Judged,
@@ -103,6 +104,7 @@ def document(items: Sequence[Judged]) -> str:
         "## Memory with each source left out\n" + _left_out_sources(),
         "## The product's own trainer\n" + _footprint(),
         "## Worst grids\n" + _grid_table(worst),
+        "## The constants\n" + _ABOUT_CONSTANTS + constants_table(),
         "## Rows left out, and why\n" + _left_out(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -172,6 +174,13 @@ _WRITTEN_AFTER = (
     "read off torch's code, not off the figures: sharded gradients are allocated on FSDP's "
     "reduce-scatter stream, whose memory activations cannot use, and the loss over a split "
     "vocabulary holds 16 bytes a logit."
+)
+
+
+_ABOUT_CONSTANTS = (
+    "One row a runtime (`qwenft_plan/runtimes.py`). *Counted* follows from code or documentation, "
+    "or was measured tensor by tensor; *measured* was printed by a source; *assumed* was looked at "
+    "by nobody; *fitted* values come from the sources named.\n\n"
 )
 
 
