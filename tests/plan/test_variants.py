@@ -165,6 +165,27 @@ def test_two_ways_to_say_one_thing(columns: dict[str, str], same: dict[str, str]
     assert answer(**base, **columns) == answer(**base, **same)
 
 
+@pytest.mark.parametrize(
+    ("framework", "precision", "expected"),
+    [
+        ("torchtune", "bf16", "bf16_pure"),
+        ("torchtune", "", "bf16_pure"),
+        ("torchtune", "bf16, no fp8", "bf16_pure"),
+        ("torchtune", "bf16 mixed", "bf16_mixed"),
+        ("torchtune", "fp32", "fp32"),
+        ("ms-swift", "bfloat16", "bf16_pure"),
+        ("ms-swift", "AMP bf16", "bf16_mixed"),
+        ("torchtitan", "bf16", "bf16_mixed"),
+        ("HF Trainer", "bf16", "bf16_mixed"),
+    ],
+)
+def test_plain_bf16_is_what_the_runtime_means_by_it(
+    framework: str, precision: str, expected: str
+) -> None:
+    found = parse_row(row(framework=framework, precision=precision))
+    assert found.work.precision == expected
+
+
 def test_a_hybrid_shard_s_group_is_a_node() -> None:
     layout = parse_row(row(n_gpus="32", fsdp="", zero="HYBRID_SHARD")).layout
     assert (layout.dp_shard, layout.dp_replicate) == (8, 4)

@@ -53,7 +53,8 @@ def parse_row(row: Mapping[str, Any]) -> Question:
     """Return the question that `row` asks; raises `SpecError` naming the column."""
     framework, recompute = text(row, "framework"), text(row, "recompute")
     words = f"{framework} {text(row, 'interconnect')}".lower()
-    precision, runtime = precision_of(text(row, "precision")), _runtime(row)
+    runtime = _runtime(row)
+    precision = precision_of(text(row, "precision"), runtime.plain_bf16)
     device, gpus = _device(row), count(row, "n_gpus")
     if gpus is None:
         raise SpecError("n_gpus", "is empty; how many there are is never guessed")

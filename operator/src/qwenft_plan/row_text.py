@@ -58,15 +58,19 @@ _OTHER_OPTIMIZERS = r"adafactor|\bsgd\b|\blion\b|muon|shampoo|sophia|adagrad|rms
 _EIGHT_BIT_BASE = r"(?:int8|8.?bit).?lora|lora.{0,4}\(?(?:int8|8.?bit)(?!.?adam)"
 
 
-def precision_of(text: str) -> str:
-    """Return bf16_mixed, bf16_pure, fp8 or fp32; fp16 counts as bf16; empty: bf16_mixed."""
+def precision_of(text: str, plain: str = "bf16_mixed") -> str:
+    """Return bf16_mixed, bf16_pure, fp8 or fp32; fp16 counts as bf16.
+
+    `plain`: what a runtime means where the column is empty or says no more than bf16.
+    """
     lowered = text.lower()
     if says(lowered, _FP8):
         return "fp8"
     if says(lowered, _PURE):
         return "bf16_pure"
     if not lowered or re.search(_HALF, lowered):
-        return "bf16_mixed"
+        told = re.search(r"mixed|amp|fp16|fp32|float32|master", lowered)
+        return "bf16_mixed" if told else plain
     if re.search(_SINGLE, lowered):
         return "fp32"
     raise SpecError("precision", f"{text!r} is none of bf16, fp16, fp8 and fp32, mixed or pure")

@@ -43,7 +43,8 @@ class Runtime:
     tensor-parallel rank delays it, as all wait for the slowest. `collective`: seconds of an empty
     collective of two ranks, `collective_rank`: of each further one. `tp_exposed`,
     `shard_exposed`: share of communication that computation never hides. `step`: seconds once
-    per optimizer step. `zero`: level of sharding where none is printed.
+    per optimizer step. `zero`: level of sharding where none is printed; `plain_bf16`: precision
+    where no more than bf16 is printed.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Runtime:
     shard_exposed: float = 0.13
     step: float = 5e-3
     zero: int = 3
+    plain_bf16: str = "bf16_mixed"
     flash: bool = True
 
 
@@ -116,6 +118,7 @@ CONSTANTS: dict[str, tuple[str, str]] = {
     "shard_exposed": ("share of the communication", "assumed: as torchtitan"),
     "step": ("seconds an optimizer step", "assumed: a few host operations"),
     "zero": ("level where none is printed", _CODE),
+    "plain_bf16": ("precision where `bf16` is all that is printed", _CODE),
     "flash": ("whether attention writes no scores to memory", _CODE),
 }
 """Field → its unit, and where the value comes from unless a calibration fitted it."""
@@ -192,8 +195,15 @@ TITAN = Runtime(
 )
 """FSDP2 with every other matrix multiplication's output kept by selective checkpointing."""
 
-TORCHTUNE = replace(TITAN, name="torchtune", words=r"torch.?tune", logit=2.0, split_logit=2.0)
-"""Chunked cross-entropy is its default loss."""
+TORCHTUNE = replace(
+    TITAN,
+    name="torchtune",
+    words=r"torch.?tune",
+    logit=2.0,
+    split_logit=2.0,
+    plain_bf16="bf16_pure",
+)
+"""Chunked cross-entropy is its default loss; `dtype: bf16` is that of the weights, too."""
 
 COMPOSER = replace(
     TITAN,
@@ -220,6 +230,7 @@ SWIFT = Runtime(
     name="ms-swift",
     words=r"swift",
     logit=38.0,
+    plain_bf16="bf16_pure",
     step_temporary=2.0,
     allocator=1.0,
     overhead=0.9 * GIB,
@@ -227,7 +238,7 @@ SWIFT = Runtime(
     optimizer=12.0,
     zero=0,
 )
-"""HF modelling code of 2023 with fp32 logits and shifted copies."""
+"""HF modelling code of 2023 with fp32 logits and shifted copies; weights in the given dtype."""
 
 DEEPSPEED = Runtime(
     name="deepspeed",
