@@ -1,7 +1,8 @@
 """What the operator may do is what it does: from the audit log of a real apiserver.
 
 Runs live through everything that makes the operator ask something, before a control plane of its
-own on loopback; pods are KWOK's. Every right that was used must be granted, every granted one used.
+own on loopback; pods are KWOK's. Every right that was used must be granted, every granted one used:
+those of the manifests for a whole cluster, and those of the chart for one namespace.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bare.api import Api
 from bare.plane import ROOT, Plane, plane
 from bare.process import Operator
 from embedded import binaries, layout, versions
-from embedded.stages import wait_until
+from embedded.stages import direct_environment, run, wait_until
 from qwenft_operator import names
 from serving import make_certificates
 from simulated.builders import run_body
@@ -31,10 +32,15 @@ from simulated.builders import run_body
 pytestmark = [pytest.mark.cluster, pytest.mark.full]
 
 TEAM = "team"
+HOME = "qwenft-system"
 UNSEEN = {
-    ("qwenft.dev", "qwenfinetunes/finalizers", "update"):
+    ("qwenfinetunes/finalizers", "update"):
         "asked for by the admission of owner references that block deletion, which is not audited",
 }  # fmt: skip
+TAUGHT = json.dumps({
+    "exitCode": 0, "reason": "Completed",
+    "result": {"steps": 100, "memoryGiB": 1.0, "tokensPerSecond": 500.0},
+})  # fmt: skip
 PREEMPTED = json.dumps({"exitCode": 64, "reason": "Preempted"})
 
 
@@ -44,6 +50,7 @@ class Lived:
 
     plane: Plane
     api: Api
+    rights: set[audit.Grant]
     answers: dict[str, int]
     log: str
 
@@ -112,12 +119,16 @@ def live(made: Plane, api: Api) -> None:
         made,
         nodes.ending(1, 64, seconds=1, message=PREEMPTED, run="again"),
         nodes.ending(2, 0, seconds=1, run="again"),
+        nodes.ending(1, 0, seconds=1, run="teaches", message=TAUGHT),
         nodes.ending(1, 70, seconds=1, run="broken", index="0"),
         linger=3,
     )
     ends = {"cleanPodPolicy": "All", "ttlSecondsAfterFinished": 2}
     api.create_run(run_body("again", TEAM, runPolicy=ends))
     reach(api, "again", "deleted")
+    api.create_run(run_body("teaches", TEAM))  # what it took is kept for later plans
+    reach(api, "teaches", "Succeeded")
+    wait_until(lambda: "lesson" in status(api, "teaches"), seconds=60, what="a lesson")
     api.create_run(run_body("broken", TEAM))  # its second pod is asked to hurry
     reach(api, "broken", "Failed")
     api.create_run(run_body("paused", TEAM))
@@ -132,8 +143,32 @@ def live(made: Plane, api: Api) -> None:
     reach(api, "large", "Starting", word="exceeded quota")
 
 
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+def roles(made: Plane, mode: str) -> list[dict[str, Any]]:
+    """Install the rights of a mode, and return the roles that the operator is bound to."""
+    manifest = ROOT / "manifests" / "rbac.yaml"
+    if mode == "cluster":  # installed with the plane
+        text = manifest.read_text(encoding="utf-8")
+    else:
+        made.kubectl("delete", "-f", str(manifest))
+        command = [made.program("helm"), "template", "qwenft", ROOT / "charts" / "qwenft",
+                   "--namespace", HOME, "--set", f"watchNamespace={TEAM}", "--kube-version", "1.35",
+                   "--show-only", "templates/rbac.yaml"]  # fmt: skip
+        text = run([str(word) for word in command], environment=direct_environment())
+        for body in yaml.safe_load_all(text):
+            made.kubectl("create", "-f", "-", stdin=body)
+    bodies = list(yaml.safe_load_all(text))
+    bound = {
+        (body["roleRef"]["kind"], body["roleRef"]["name"])
+        for body in bodies
+        if body["kind"] in ("ClusterRoleBinding", "RoleBinding")
+    }
+    return [body for body in bodies if (body["kind"], body["metadata"]["name"]) in bound]
+
+
+@pytest.fixture(scope="module", params=["cluster", "namespace"])
+def lived(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lived]:
     place = layout.from_environment()
     for product in (*binaries.products(versions.load()), *binaries.on_demand(versions.load())):
         binaries.build(place, product)
@@ -141,30 +176,25 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
     with plane(folder, place) as made:
         made.namespace(TEAM)
+        rights = {right for role in roles(made, request.param) for right in audit.grants(role)}
         nodes.make_nodes(made, 9)
         url = f"https://127.0.0.1:{made.ports['progress']}"
         operator = Operator.of(
             made, QWENFT_PROGRESS_URL=url, QWENFT_CERTIFICATES=str(certificates),
             QWENFT_PROGRESS_HOST="127.0.0.1", QWENFT_PROGRESS_PORT=str(made.ports["progress"]),
+            QWENFT_OPERATOR_NAMESPACE=HOME,
+            QWENFT_WATCH_NAMESPACE=TEAM if request.param == "namespace" else "",
         )  # fmt: skip
         api = Api(made)
         try:
             operator.start()
             live(made, api)
             answers = reports(made, certificates)
-            yield Lived(plane=made, api=api, answers=answers, log=operator.log.read_text())
+            yield Lived(
+                plane=made, api=api, rights=rights, answers=answers, log=operator.log.read_text()
+            )
         finally:
             operator.stop()
-
-
-def rules() -> set[tuple[str, str, str]]:
-    text = (ROOT / "manifests" / "rbac.yaml").read_text(encoding="utf-8")
-    (role,) = (
-        item
-        for item in yaml.safe_load_all(text)
-        if item["metadata"]["name"] == "qwenft" and item["kind"] == "ClusterRole"
-    )
-    return audit.granted(role["rules"])
 
 
 def entries(lived: Lived) -> list[audit.Entry]:
@@ -176,11 +206,23 @@ def test_nothing_was_forbidden(lived: Lived) -> None:
 
 
 def test_every_right_that_was_used_is_granted(lived: Lived) -> None:
-    assert audit.used(entries(lived)) <= rules()
+    assert audit.ungranted(entries(lived), lived.rights) == set()
 
 
 def test_every_right_that_is_granted_was_used(lived: Lived) -> None:
-    assert rules() - audit.used(entries(lived)) == set(UNSEEN)
+    left = audit.idle(entries(lived), lived.rights)
+    assert {(right.resource, right.verb) for right in left} == set(UNSEEN), sorted(left)
+
+
+def test_one_namespace_s_operator_has_no_right_over_all(lived: Lived) -> None:
+    everywhere = {(right.resource, right.verb) for right in lived.rights if not right.where}
+    if any(right.where == TEAM for right in lived.rights):
+        assert everywhere == {
+            ("nodes", "get"), ("nodes", "list"), ("nodes", "watch"), ("pods", "list"),
+            ("priorityclasses", "list"), ("tokenreviews", "create"),
+        }  # fmt: skip
+    else:
+        assert ("jobs", "create") in everywhere
 
 
 def test_no_secret_was_ever_asked_for(lived: Lived) -> None:

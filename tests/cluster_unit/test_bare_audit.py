@@ -22,16 +22,34 @@ def read(tmp_path: Path, *lines: str) -> list[audit.Entry]:
     return list(audit.read(tmp_path / "log"))
 
 
+def grant(verb: str, resource: str, where: str = "", **fields: Any) -> audit.Grant:
+    return audit.Grant(where=where, group="", resource=resource, verb=verb, **fields)
+
+
 def test_a_patch_that_made_its_object_needed_two_rights(tmp_path: Path) -> None:
-    made = read(tmp_path, event("patch", "jobs", 201, apiGroup="batch"))
-    assert audit.used(made) == {("batch", "jobs", "patch"), ("batch", "jobs", "create")}
-    changed = read(tmp_path, event("patch", "jobs", 200, apiGroup="batch"))
-    assert audit.used(changed) == {("batch", "jobs", "patch")}
+    (made,) = read(tmp_path, event("patch", "jobs", 201))
+    assert [each.verb for each in made.needed] == ["patch", "create"]
+    (changed,) = read(tmp_path, event("patch", "jobs", 200))
+    assert [each.verb for each in changed.needed] == ["patch"]
+
+
+def test_a_right_holds_in_its_namespace_and_for_its_names(tmp_path: Path) -> None:
+    here = read(tmp_path, event("get", "pods", namespace="team"))
+    assert audit.ungranted(here, [grant("get", "pods")]) == set()
+    assert audit.ungranted(here, [grant("get", "pods", "team", names=("x",))]) == set()
+    for wrong in (grant("get", "pods", "other"), grant("get", "pods", "team", names=("y",)),
+                  grant("list", "pods", "team")):  # fmt: skip
+        assert audit.ungranted(here, [wrong]) == set(here)
+        assert audit.idle(here, [wrong]) == {wrong}
+    everywhere = read(tmp_path, event("list", "pods", name=""))
+    assert audit.idle(everywhere, [grant("list", "pods", "team"), grant("list", "pods")]) == {
+        grant("list", "pods", "team")
+    }
 
 
 def test_subresources_are_resources_of_their_own(tmp_path: Path) -> None:
     (entry,) = read(tmp_path, event("update", "qwenfinetunes", subresource="status"))
-    assert entry.right == ("", "qwenfinetunes/status", "update")
+    assert (entry.resource, entry.verb) == ("qwenfinetunes/status", "update")
 
 
 def test_reads_and_reviews_are_no_writes(tmp_path: Path) -> None:
@@ -46,7 +64,10 @@ def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
 
 def test_rights_are_every_combination_of_a_rule() -> None:
     rule = {"apiGroups": ["", "batch"], "resources": ["a"], "verbs": ["get", "list"]}
-    assert len(audit.granted([rule])) == 4
+    role = {"kind": "Role", "metadata": {"name": "r", "namespace": "team"}, "rules": [rule]}
+    assert len(audit.grants(role)) == 4
+    assert {each.where for each in audit.grants(role)} == {"team"}
+    assert {each.where for each in audit.grants(role | {"kind": "ClusterRole"})} == {""}
 
 
 def test_a_fake_node_is_ready_and_has_what_was_asked() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WRITES", "Entry", "granted", "read", "used", "writes"]
+__all__ = ["WRITES", "Entry", "Grant", "grants", "idle", "read", "ungranted", "writes"]
 
 WRITES = frozenset({"create", "update", "patch", "delete"})
-Right = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +26,34 @@ class Entry:
     name: str
     at: str
 
+    namespace: str = ""
+    """Empty for what belongs to none, and for all of them at once."""
+
     @property
-    def right(self) -> Right:
-        """Group, resource and verb."""
-        return self.group, self.resource, self.verb
+    def needed(self) -> tuple[Entry, ...]:
+        """Return the entry for each right that it took: a patch that made its object took two."""
+        if self.verb == "patch" and self.code == 201:
+            return self, replace(self, verb="create", name="")
+        return (self,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Grant:
+    """One right of a role."""
+
+    where: str
+    """Namespace of a Role; empty: a ClusterRole's, everywhere."""
+    group: str
+    resource: str
+    verb: str
+    names: tuple[str, ...] = ()
+    """Objects that it is for; empty: all."""
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether a request needs no other right than this one."""
+        same = (self.group, self.resource, self.verb) == (entry.group, entry.resource, entry.verb)
+        here = self.where in ("", entry.namespace)
+        return same and here and (not self.names or entry.name in self.names)
 
 
 def read(log: Path) -> Iterator[Entry]:
@@ -56,17 +79,21 @@ def _entry(event: Mapping[str, Any]) -> Entry:
         code=int((event.get("responseStatus") or {}).get("code", 0)),
         name=target.get("name", ""),
         at=event["requestReceivedTimestamp"],
+        namespace=target.get("namespace", ""),
     )
 
 
-def used(entries: Iterable[Entry]) -> set[Right]:
-    """Return the rights that the requests needed; a patch that made its object needed two."""
-    found = set()
-    for entry in entries:
-        found.add(entry.right)
-        if entry.verb == "patch" and entry.code == 201:
-            found.add((entry.group, entry.resource, "create"))
-    return found
+def ungranted(entries: Iterable[Entry], rights: Iterable[Grant]) -> set[Entry]:
+    """Return what was asked for without a right to it."""
+    known = tuple(rights)
+    needed = {each for entry in entries for each in entry.needed}
+    return {each for each in needed if not any(right.covers(each) for right in known)}
+
+
+def idle(entries: Iterable[Entry], rights: Iterable[Grant]) -> set[Grant]:
+    """Return the rights that nobody used."""
+    needed = {each for entry in entries for each in entry.needed}
+    return {right for right in rights if not any(right.covers(each) for each in needed)}
 
 
 def writes(entries: Iterable[Entry]) -> Counter[str]:
@@ -78,12 +105,14 @@ def writes(entries: Iterable[Entry]) -> Counter[str]:
     )
 
 
-def granted(rules: Iterable[Mapping[str, Any]]) -> set[Right]:
-    """Return every right of a role."""
+def grants(role: Mapping[str, Any]) -> set[Grant]:
+    """Return every right of a Role or ClusterRole."""
+    where = role["metadata"].get("namespace", "") if role["kind"] == "Role" else ""
     return {
-        (group, resource, verb)
-        for rule in rules
+        Grant(where=where, group=group, resource=resource, verb=verb,
+              names=tuple(rule.get("resourceNames") or ()))
+        for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
-    }
+    }  # fmt: skip
