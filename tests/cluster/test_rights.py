@@ -39,7 +39,7 @@ UNSEEN = {
 }  # fmt: skip
 TAUGHT = json.dumps({
     "exitCode": 0, "reason": "Completed",
-    "result": {"steps": 100, "memoryGiB": 1.0, "tokensPerSecond": 500.0},
+    "result": {"steps": 100, "memoryGiB": 1.0, "tokensPerSecond": 20000.0},
 })  # fmt: skip
 PREEMPTED = json.dumps({"exitCode": 64, "reason": "Preempted"})
 
