@@ -285,3 +285,26 @@ def test_an_event_is_told_when_the_phase_changes_and_only_then() -> None:
     assert [notice.reason for notice in first.events] == ["Starting"]
     again = decide(situation(dict(first.status or {}), jobs=(job(),), pods=pods))
     assert (again.status, again.events) == (None, ())
+
+
+def test_a_container_that_has_ended_is_not_hurried_before_its_pod_has() -> None:
+    """Its pod is the one that tells why, and is told to have ended a moment later."""
+    pods = (pod(0, exit_code=70), pod(1))
+    found = decide(situation(status_of("Training"), jobs=(job(failing=True),), pods=pods))
+    assert deleted(found) == [("Pod", "tiny-1-1", 3)]
+
+
+@pytest.mark.parametrize("status", [{}, status_of("Training")])
+def test_a_run_of_another_controller_is_left_alone(status: dict[str, Any]) -> None:
+    policy = {"managedBy": "kueue.x-k8s.io/multikueue"}
+    found = decide(situation(status, jobs=(job(failed="x"),), nodes=2, runPolicy=policy))
+    assert found == Decision()
+
+
+def test_no_rest_between_two_attempts_is_longer_than_five_minutes() -> None:
+    entry = {"attempt": 1, "reason": "WorkerError", "message": "m", "time": at(-299)}
+    often = failed_once(retries=30, failures=[entry], failure=entry)
+    resting = decide(situation(often, nodes=2, runPolicy={"backoffLimit": 99}))
+    assert (resting.apply, resting.requeue_after) == ((), 1.0)
+    entry["time"] = at(-301)
+    assert decide(situation(often, nodes=2, runPolicy={"backoffLimit": 99})).apply

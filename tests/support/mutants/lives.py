@@ -9,10 +9,14 @@ __all__ = ["MUTATIONS"]
 _LIVES = (
     "decide/test_failing_lives.py", "decide/test_stages.py", "decide/test_resuming.py",
     "decide/test_whole_life.py", "decide/test_second_chances.py", "decide/test_writes.py",
+    "decide/test_queued.py", "decide/test_waiting.py", "decide/test_learning.py",
     "decide/test_any_life.py", "decide",
 )  # fmt: skip
 _CLUSTER = ("shell/test_cluster.py",)
-_START = ("decide/test_stages.py", "decide/test_resuming.py", "decide")
+_START = (
+    "decide/test_stages.py", "decide/test_resuming.py", "decide/test_failing_lives.py",
+    "decide/test_order.py", "decide/test_second_chances.py", "decide",
+)  # fmt: skip
 _ORDER = ("decide/test_order.py", "decide/test_queued.py", "shell/test_outlook.py", "decide")
 _POLICIES = ("decide/test_policies.py", "decide/test_failing_lives.py", "decide")
 
