@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from parity import gang, tiny
 from parity.gang import Case
 from qwenft_trainer.data import IGNORED, load, save_flat
+from qwenft_trainer.failure import TrainerError
 
 pytestmark = pytest.mark.torch
 
@@ -20,6 +22,9 @@ PIPELINE = {"pp": 2, "accumulation": 2}
 SHARDED = {"dp_shard": 2}
 # Steps so large that the loss grows at once: the best model is not the last, on any machine.
 BEST = {"rate": 1.0, "evaluate_every": 1, "keep_best": True, "report_to": ["tensorboard"]}
+ADAPTERS = {"dp_shard": 2, "method": "lora"}
+# At this rate the adapters overshoot before the last step.
+BEST_ADAPTERS = BEST | {"rate": 0.03, "report_to": [], "compiler": "aot_eager"}
 
 
 def records(count: int, *, seed: int) -> list[dict[str, torch.Tensor]]:
@@ -59,6 +64,8 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         chosen = {"dataset": folder / "data.pt", "output": folder / output, **options}
         return Case(name=name, model=folder / "model", plan=plan, kind="loop", options=chosen)
 
+    (folder / "blocked").mkdir()
+    (folder / "blocked" / "checkpoints").touch()  # root may write to directories that are read-only
     cases = [
         case("undisturbed", SHARDED, "whole", save_every=2, evaluate_every=3),
         case("best", SHARDED, "best", **BEST),
@@ -75,6 +82,10 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         case("masked", SHARDED, "masked", dataset=folder / "masked.pt"),
         case("unclipped", SHARDED, "unclipped", max_grad_norm=0.0),
         case("hardly clipped", SHARDED, "hardly clipped", max_grad_norm=1e9),
+        case("best adapters", ADAPTERS, "best adapters", lora={"rank": 4}, **BEST_ADAPTERS),
+        case("full", SHARDED, "full", save_every=2, full_after=3),
+        case("room again", PIPELINE, "full", save_every=2, attempt=2),
+        case("a file in the way", SHARDED, "blocked"),
         case("no validation", SHARDED, "unvalidated", dataset=folder / "training only.pt"),
     ]
     return gang.run(2, cases)
@@ -154,6 +165,52 @@ def test_the_best_model_is_kept_exported_and_named(
     kept = {path.name for path in (folder / "best" / "checkpoints").glob("step-*")}
     assert f"step-{result['bestStep']:08d}-attempt-0001" in kept
     assert f"step-{STEPS:08d}-attempt-0001" in kept
+
+
+# peft 0.21 asks transformers 5.23 by a name that is going away.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_best_adapters_are_kept_too_and_layers_compiled_under_them(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    assert outcomes["best adapters"]["error"] is None
+    result = outcomes["best adapters"]["result"]
+    assert result["bestStep"] < STEPS
+    assert result["bestValidationLoss"] < result["validationLossAfter"]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    PeftModel.from_pretrained(model, result["bestPath"]).merge_and_unload().save_pretrained(
+        folder / "best merged"
+    )
+    assert validation_loss(str(folder / "best merged"), folder) == pytest.approx(
+        result["bestValidationLoss"], rel=1e-5
+    )
+
+
+def test_a_full_disk_ends_a_run_with_the_path_and_keeps_what_was_saved(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    error = outcomes["full"]["error"]
+    assert error["code"] == TrainerError.exit_code
+    checkpoints = folder / "full" / "checkpoints"
+    told = f"checkpoint {checkpoints}/step-00000004-attempt-0001 cannot be written"
+    assert error["message"].startswith(told)
+    assert "make room there" in error["message"]
+    assert "the disk or a quota is full" in error["message"]
+    again = outcomes["room again"]
+    assert again["error"] is None
+    assert min(map(int, again["losses"])) == 3, "from the checkpoint of step 2"
+    for step, loss in again["losses"].items():
+        assert loss == pytest.approx(outcomes["undisturbed"]["losses"][step], abs=1e-5)
+    assert not list(checkpoints.glob(".*.partial"))
+
+
+def test_a_directory_that_cannot_be_written_to_is_named_before_the_first_step(
+    outcomes: Mapping[str, Any], folder: Path
+) -> None:
+    outcome = outcomes["a file in the way"]
+    assert outcome["losses"] == {}
+    assert outcome["error"]["code"] == TrainerError.exit_code
+    path = folder / "blocked" / "checkpoints"
+    assert f"checkpoints cannot be written to {path}" in outcome["error"]["message"]
 
 
 def test_a_run_that_was_not_asked_for_its_best_names_none(outcomes: Mapping[str, Any]) -> None:

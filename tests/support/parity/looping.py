@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,22 @@ from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.train import Run
 
+FULL = 16384
+"""Bytes of the largest file on a disk that counts as full: a manifest fits, weights do not."""
+
 
 def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     """Run the loop to its end, or to what ends it; what was reported, and the error if any.
 
     ``stop_after``: SIGTERM to the last rank when so many steps are done; ``kill_after``: SIGKILL.
     ``poison_after``: a parameter becomes NaN then. ``seen``: a file's name, to which each data rank
-    adds the samples that it trains (:func:`note_samples`).
+    adds the samples that it trains (:func:`note_samples`). ``full_after``: no file may grow beyond
+    ``FULL`` bytes from then on. ``compiler``: what ``QWENFT_COMPILE`` says.
     """
     settings = settings_of(stand, options)
     losses: dict[int, float] = {}
     error = None
-    with StopSignal() as stop:
+    with StopSignal() as stop, _surroundings(options):
         try:
             run = train.prepare(settings, stop)
             _watch(run, losses, options)
@@ -47,6 +53,18 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
         "error": error,
         "result": json.loads(result.read_text()) if result.exists() else None,
     }
+
+
+@contextmanager
+def _surroundings(options: Mapping[str, Any]) -> Iterator[None]:
+    """Set what the process has, and put it back for the next case."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    os.environ["QWENFT_COMPILE"] = options.get("compiler", "")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        del os.environ["QWENFT_COMPILE"]
 
 
 def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
@@ -83,6 +101,9 @@ def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> No
         for name, number in (("stop_after", signal.SIGTERM), ("kill_after", signal.SIGKILL)):
             if step == options.get(name) and dist.get_rank() == dist.get_world_size() - 1:
                 os.kill(os.getpid(), number)
+        if step == options.get("full_after"):
+            run.saver.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
         if step == options.get("poison_after"):
             with torch.no_grad():
                 next(iter(run.stages.parameters())).mul_(float("nan"))

@@ -45,6 +45,7 @@ FENCE = "fence.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 COUNT = "step"
 """Of an optimizer's state the one number that the checkpoint's own step stands for."""
+CUT_SHORT = " (a file that could not be written to its end: the disk or a quota is full)"
 Value = TypeVar("Value")
 
 
@@ -74,8 +75,12 @@ class CheckpointStore:
     warn: Callable[[str], None] = print
 
     def claim(self) -> None:
-        """Fence off earlier attempts; raises :class:`TrainerError` if a later one was here."""
-        self._on_rank_0(self._claim)
+        """Fence off earlier attempts.
+
+        Raises :class:`TrainerError` if a later one was here, or the directory cannot be written to.
+        """
+        with failures_named(f"checkpoints cannot be written to {self.directory}"):
+            self._on_rank_0(self._claim)
 
     def begin(self, step: int) -> Path:
         """Make room for the checkpoint after ``step``; returns the directory to write it into.
@@ -83,7 +88,8 @@ class CheckpointStore:
         Raises :class:`TrainerError` if a later attempt has taken over.
         """
         partial = self.directory / f".{self._name(step)}.partial"
-        self._on_rank_0(lambda: self._prepare(partial))
+        with failures_named(f"checkpoints cannot be written to {self.directory}"):
+            self._on_rank_0(lambda: self._prepare(partial))
         return partial
 
     def write(
@@ -99,17 +105,19 @@ class CheckpointStore:
         ``notes`` are JSON values to find again with it. Raises :class:`TrainerError`, and publishes
         nothing, if it cannot be written or a later attempt has taken over meanwhile.
         """
-        with _failures_named(f"checkpoint {self._name(step)} cannot be written"):
+        final = self.directory / self._name(step)
+        what = f"checkpoint {final} cannot be written (those before it are whole; make room there)"
+        with failures_named(what), _removed_if_broken(partial):
             save(state, storage_writer=FileSystemWriter(str(partial)), process_group=group)
-        listed = _gathered(digests(partial, prefix=f"__{dist.get_rank()}_"), group)
-        manifest = {
-            "step": step,
-            "attempt": self.attempt,
-            "identity": self.identity,
-            "notes": notes,
-            "files": listed,
-        }
-        _from_rank_0(lambda: self._publish(partial, self._name(step), manifest), group)
+            listed = _gathered(digests(partial, prefix=f"__{dist.get_rank()}_"), group)
+            manifest = {
+                "step": step,
+                "attempt": self.attempt,
+                "identity": self.identity,
+                "notes": notes,
+                "files": listed,
+            }
+            _from_rank_0(lambda: self._publish(partial, self._name(step), manifest), group)
 
     def restore(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
         """Load the newest checkpoint that is whole, under whatever plan it was written."""
@@ -139,7 +147,7 @@ class CheckpointStore:
 
     def _loaded(self, found: Found, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
         prepare_moments(optimizer, found.step)
-        with _failures_named(f"checkpoint {found.path} cannot be read"):
+        with failures_named(f"checkpoint {found.path} cannot be read"):
             load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
         return Restored(step=found.step, notes=found.notes)
 
@@ -232,13 +240,30 @@ def prepare_moments(optimizer: torch.optim.Optimizer, step: int) -> None:
 
 
 @contextmanager
-def _failures_named(what: str) -> Iterator[None]:
-    """Turn torch's error, which is no ``Exception``, into one that ends a rank properly."""
+def failures_named(what: str) -> Iterator[None]:
+    """Turn what torch and the system raise over files into an error that says ``what`` failed.
+
+    torch's error is no ``Exception``, and the system's often names no file.
+    """
     try:
         yield
     except CheckpointException as error:
         rank, (cause, _) = min(error.failures.items())
-        raise TrainerError(f"{what}: rank {rank}: {cause}") from None
+        hint = CUT_SHORT if "unexpected pos" in str(cause) else ""
+        raise TrainerError(f"{what}: rank {rank}: {cause}{hint}") from None
+    except OSError as error:
+        raise TrainerError(f"{what}: {error}") from error
+
+
+@contextmanager
+def _removed_if_broken(partial: Path) -> Iterator[None]:
+    """Give the room back that a checkpoint takes which could not be written to its end."""
+    try:
+        yield
+    except (CheckpointException, OSError):
+        if dist.get_rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _from_rank_0(action: Callable[[], Value], group: dist.ProcessGroup | None = None) -> Value:

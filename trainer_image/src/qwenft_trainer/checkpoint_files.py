@@ -124,13 +124,19 @@ def best(found: Sequence[Found]) -> Found | None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all, and onto the disk before returning."""
+    """Write a file whole or not at all, and onto the disk before returning.
+
+    Raises :class:`OSError` that names the file, which that of a full disk does not by itself.
+    """
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     fsync_directory(path.parent)
 
 

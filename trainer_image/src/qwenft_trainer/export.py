@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PretrainedConfig
 
 from qwenft_plan.spec import Lora
 from qwenft_trainer.adapters import merged, write_adapter
+from qwenft_trainer.checkpoint import failures_named
 from qwenft_trainer.checkpoint_files import copy_existing
 from qwenft_trainer.model import FAMILIES
 from qwenft_trainer.settings import Settings
@@ -50,8 +51,20 @@ def export_model(
     """Write the model to ``directory``, in place of what was there. Collective.
 
     ``source`` is the directory that tokenizer and generation settings are copied from; adapters of
-    ``lora`` are merged into the weights.
+    ``lora`` are merged into the weights. Raises :class:`TrainerError` if it cannot be written.
     """
+    with failures_named(f"the model cannot be written to {directory}"):
+        _export_model(stages, directory, source=source, dtype=dtype, lora=lora)
+
+
+def _export_model(
+    stages: Stages,
+    directory: Path,
+    *,
+    source: Path | None,
+    dtype: torch.dtype,
+    lora: Lora | None,
+) -> None:
     temporary = _begin(directory)
     weights = {name: value.detach() for name, value in stages.named_parameters()}
     weights = weights if lora is None else merged(weights, lora)
@@ -97,15 +110,17 @@ def export_adapter(
 ) -> None:
     """Write trained adapters as peft does, the tokenizer beside them. Collective.
 
-    ``base`` is the name or directory of the model that they belong to.
+    ``base`` is the name or directory of the model that they belong to. Raises
+    :class:`TrainerError` if they cannot be written.
     """
-    temporary = _begin(directory)
-    write_adapter(stages, lora, temporary, base=base)
-    if dist.get_rank() == 0:
-        if source is not None:
-            copy_existing(TOKENIZER_FILES, source, temporary)
-        _replace(temporary, directory)
-    dist.barrier()
+    with failures_named(f"the adapters cannot be written to {directory}"):
+        temporary = _begin(directory)
+        write_adapter(stages, lora, temporary, base=base)
+        if dist.get_rank() == 0:
+            if source is not None:
+                copy_existing(TOKENIZER_FILES, source, temporary)
+            _replace(temporary, directory)
+        dist.barrier()
 
 
 def _begin(directory: Path) -> Path:
