@@ -48,6 +48,7 @@ class Setting:
     plan: Mapping[str, Any]
     model: str = "qwen2"
     adapters: str = "all"
+    compiler: str | None = None
     wide: bool = False
 
 
@@ -60,6 +61,10 @@ SETTINGS: Mapping[str, Setting] = {
     "q and v only": Setting(ranks=1, plan={}, adapters="few", wide=True),
     "tied": Setting(ranks=1, plan={}, model="qwen2-tied", wide=True),
     "recompute": Setting(ranks=1, plan={"activation_checkpointing": "full"}, wide=True),
+    "compiled": Setting(ranks=1, plan={}, compiler="inductor", wide=True),
+    "shard 2 compiled": Setting(ranks=2, plan={"dp_shard": 2}, compiler="aot_eager", wide=True),
+    "tp 2 compiled": Setting(ranks=2, plan={"tp": 2}, compiler="aot_eager", wide=True),
+    "pp 2 compiled": Setting(ranks=2, plan=PIPELINE, compiler="aot_eager", wide=True),
     "bf16": Setting(ranks=1, plan={"precision": "bf16"}, wide=True),
     "replicate 2": Setting(ranks=2, plan={"dp_replicate": 2, "accumulation": 2}, wide=True),
     "bf16 shard 2": Setting(ranks=2, plan={"dp_shard": 2, "precision": "bf16"}, wide=True),
@@ -128,6 +133,7 @@ def case(name: str, models: Mapping[str, Path], directory: Path) -> Case:
         "lora": ADAPTERS[setting.adapters],
         "directory": directory / name,
         "dtype": "float32",
+        "compile_backend": setting.compiler,
     }
     model = models[setting.model]
     return Case(name=name, model=model, plan=setting.plan, kind="export", options=options)

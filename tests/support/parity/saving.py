@@ -29,8 +29,8 @@ def store(options: Mapping[str, Any], warnings: list[str] | None = None) -> Chec
 
 
 def build(stand: Stand, options: Mapping[str, Any]) -> Built:
-    """Build the stages, with adapters if the options describe some."""
-    return stand.build(lora=options.get("lora"))
+    """Build the stages, with adapters and a compiler if the options name some."""
+    return stand.build(lora=options.get("lora"), compile_backend=options.get("compile_backend"))
 
 
 def save_and_go_on(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
