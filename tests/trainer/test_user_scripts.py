@@ -191,6 +191,15 @@ def test_a_script_is_compiled_where_the_environment_asks(run: Run) -> None:
     assert "QWENFT_COMPILE: torch has no compiler 'no compiler'; it has " in told
 
 
+def test_the_loading_of_a_model_is_told_once_beside_the_script_s_own_output(run: Run) -> None:
+    ended, place = run("layers", "shard 2")
+    told = (place / "job-0" / "stderr-0").read_text()
+    assert f"qwenft: loading {place.parent / 'model'} (pp 1 × dp 2 × tp 1)" in told
+    assert f"qwenft: {place.parent / 'model'} is in place" in told
+    assert "qwenft: " not in (place / "job-0" / "stderr-1").read_text()
+    assert "qwenft" not in ended.output
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", PLANS)
 def test_a_compiled_script_prints_what_one_process_does(name: str, run: Run) -> None:

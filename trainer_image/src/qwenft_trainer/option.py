@@ -6,6 +6,7 @@ them. Without a plan it does nothing, so a script runs as it always did.
 
 import atexit
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -73,6 +74,7 @@ class Session:
                 refuse(f"from_pretrained({key}=…) is not supported", way_out)
         meet("from_pretrained")
         directory = model_directory(name, options.get("revision"))
+        self._tell(f"loading {directory}")
         config = read_config(directory)
         with user_random_state(), told_where():
             backend = planfile.compiler(os.environ)
@@ -82,7 +84,15 @@ class Session:
             directory=directory, dtype=_dtype(config), generation=_generation(directory, config)
         )
         self.models.append(ParallelModel(stages, origin))
+        self._tell(f"{directory} is in place")
         return self.models[-1]
+
+    def _tell(self, what: str) -> None:
+        """Say on standard error how far the loading is; standard output is the script's own."""
+        if dist.get_rank() == 0:
+            plan = self.plan
+            axes = f"pp {plan.pp} × dp {plan.dp} × tp {plan.tp}"
+            print(f"qwenft: {what} ({axes})", file=sys.stderr, flush=True)  # noqa: T201
 
     def check_end(self) -> None:
         """Refuse a script that ended without having used its ranks together."""

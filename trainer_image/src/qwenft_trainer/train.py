@@ -80,12 +80,13 @@ def main() -> None:
 
 def prepare(settings: Settings, stop: StopSignal) -> Run:
     """Check all inputs, build the model, and resume; nothing is trained yet."""
-    spec, plan = settings.spec, settings.plan
+    spec, plan, began = settings.spec, settings.plan, time.monotonic()
     trackers.check(spec.training.report_to)
     mesh = build_mesh(plan, pick_device().type)
     directory = find_model(spec.model, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     config = read_config(directory)
     check_config(config, spec.model.config)
+    say(f"reading {spec.dataset.path}")
     splits = converted.load_once(
         spec.dataset.path,
         Path(spec.output.path) / "dataset",
@@ -101,8 +102,10 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     source = source_of(directory, seed=spec.training.seed)
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
+    say(f"loading {directory}: {plan.world_size} ranks, pp {plan.pp} × dp {plan.dp} × tp {plan.tp}")
     backend, lora = planfile.compiler(os.environ), spec.training.adapters
     stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
+    say(f"the model is in place after {time.monotonic() - began:.1f} s")
     store = CheckpointStore(
         directory=settings.checkpoints,
         identity=settings.identity,
