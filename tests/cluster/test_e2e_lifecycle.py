@@ -23,7 +23,9 @@ def delete(bench: Bench, name: str) -> None:
 def test_a_run_that_waits_can_be_deleted(bench: Bench) -> None:
     body = tiny("delete-pending", resources={"nodes": {"min": 3, "max": 3}})
     name = bench.submit(body)
-    bench.wait(name, in_phase("Pending"), 60)
+    status = bench.wait(name, in_phase("Pending"), 60)["status"]
+    assert status["message"].startswith("needs 3×1, free: "), "says what is missing"
+    assert bench.children(name) == (), "and takes nothing meanwhile"
     delete(bench, name)
 
 
