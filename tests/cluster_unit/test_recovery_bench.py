@@ -37,7 +37,12 @@ def test_a_log_of_something_else_tells_of_no_step() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "met"),
-    [([], False), ([9.0, 10.0, 30.0], True), ([9.0, 10.1, 10.2], False), ([10.0], True)],
+    [
+        ([], False),
+        ([9.0] * 5 + [10.0] + [30.0] * 5, True),
+        ([9.0] * 5 + [10.1] * 6, False),
+        ([1.0] * 9, False),
+    ],
 )
 def test_the_median_decides(seconds: list[float], *, met: bool) -> None:
     assert Demand(key="k", what="w", most=10.0).met(seconds) is met
@@ -58,7 +63,13 @@ def test_each_figure_stands_beside_its_limit() -> None:
     (row,) = [line for line in page.text(slow).splitlines() if "a rank killed" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["≤ 12 s", "13.0 s", "11.0 – 20.0 s", "3"]
-    assert cells[5:] == ["2026-01-02, load 7", "**not met**"]
+    assert cells[5:] == ["2026-01-02, load 7", "**not met**: fewer than 10 rounds"]
+
+
+def test_too_few_rounds_are_told_as_such() -> None:
+    few = KNOWN | {"rank": {"seconds": [1.0, 1.0], "date": "2026-01-02", "load": 7}}
+    assert page.unmet(few) == ["a rank killed → next new step trained"]
+    assert page.text(few).count("**not met**: fewer than 10 rounds |") == 1
 
 
 def test_rounds_can_be_added_to_those_that_are_there() -> None:

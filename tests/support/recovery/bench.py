@@ -1,7 +1,8 @@
 """`python -m recovery.bench [--rounds N] [--add] [EVENT…]`: measure, write, compare.
 
 Figures go to ``docs/performance_recovery.json``, and from there into docs/performance.md. Exit code
-1 if a median is over its limit or missing. ``--quick`` tries everything once and writes nothing.
+1 if a median is over its limit, of too few rounds, or missing. ``--quick`` tries everything once
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from demo.platforms import ROOT, Embedded
 from endtoend.bench import Bench
 from endtoend.stage import set_up
 from recovery import page
-from recovery.demands import Samples
+from recovery.demands import LEAST_ROUNDS, Samples
 from recovery.events import EVENTS
 
 __all__ = ["main"]
@@ -28,14 +29,13 @@ __all__ = ["main"]
 FIGURES = ROOT / "docs" / "performance_recovery.json"
 PAGE = ROOT / "docs" / "performance.md"
 WRITER = "make bench-recovery"
-ROUNDS = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is named, or everything; 1 where a demand is not met."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("events", nargs="*", metavar="EVENT", help=", ".join(EVENTS))
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--add", action="store_true", help="to the rounds that are there")
     parser.add_argument("--quick", action="store_true", help="one round, nothing written")
     args = parser.parse_args(arguments)

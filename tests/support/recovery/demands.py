@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["DEMANDS", "Demand", "Samples"]
+__all__ = ["DEMANDS", "LEAST_ROUNDS", "Demand", "Samples"]
+
+LEAST_ROUNDS = 10
+"""Fewer prove nothing, however quick they were."""
 
 Samples = dict[str, list[float]]
 """Demand's key → seconds, one number a round."""
@@ -20,8 +23,8 @@ class Demand:
     most: float
 
     def met(self, seconds: list[float]) -> bool:
-        """Whether the median of the rounds is within the limit."""
-        return bool(seconds) and median(seconds) <= self.most
+        """Whether the median of enough rounds is within the limit."""
+        return len(seconds) >= LEAST_ROUNDS and median(seconds) <= self.most
 
 
 DEMANDS = tuple(

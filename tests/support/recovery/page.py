@@ -7,7 +7,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from recovery.demands import DEMANDS, Demand
+from recovery.demands import DEMANDS, LEAST_ROUNDS, Demand
 
 __all__ = ["text", "unmet"]
 
@@ -35,6 +35,8 @@ def _row(demand: Demand, known: dict[str, Any]) -> str:
         return f"| {demand.what} | ≤ {demand.most:.0f} s | {NOT_MEASURED} | | | | **not met** |"
     found = known[demand.key]
     met = "met" if demand.met(seconds) else "**not met**"
+    if len(seconds) < LEAST_ROUNDS:
+        met += f": fewer than {LEAST_ROUNDS} rounds"
     spread = f"{min(seconds):.1f} – {max(seconds):.1f} s"
     return (
         f"| {demand.what} | ≤ {demand.most:.0f} s | {median(seconds):.1f} s | {spread} "
