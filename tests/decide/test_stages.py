@@ -308,3 +308,14 @@ def test_no_rest_between_two_attempts_is_longer_than_five_minutes() -> None:
     assert (resting.apply, resting.requeue_after) == ((), 1.0)
     entry["time"] = at(-301)
     assert decide(situation(often, nodes=2, runPolicy={"backoffLimit": 99})).apply
+
+
+@pytest.mark.parametrize("status", [{}, failed_once()])
+def test_objects_of_an_earlier_run_of_the_name_are_waited_out(status: dict[str, Any]) -> None:
+    made = situation(status, nodes=2)
+    waiting = decide(replace(made, observed=replace(made.observed, foreign=("Pod/tiny-1-0",))))
+    assert (waiting.apply, waiting.delete) == ((), ())
+    assert waiting.status is not None
+    assert "waiting for Pod/tiny-1-0 of an earlier run" in waiting.status["message"]
+    assert waiting.requeue_after is not None
+    assert decide(made).apply, "and then it starts"
