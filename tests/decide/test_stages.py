@@ -319,3 +319,13 @@ def test_objects_of_an_earlier_run_of_the_name_are_waited_out(status: dict[str, 
     assert "waiting for Pod/tiny-1-0 of an earlier run" in waiting.status["message"]
     assert waiting.requeue_after is not None
     assert decide(made).apply, "and then it starts"
+
+
+@pytest.mark.parametrize(("suspended", "given_up"), [(True, False), (False, True)])
+def test_pods_are_not_given_up_for_a_queue_that_has_stopped_their_job(
+    *, suspended: bool, given_up: bool
+) -> None:
+    waits = {"phase": "Pending", "unscheduled": "0/2 nodes", "created_at": NOW - 400, "node": ""}
+    pods = (pod(0, **waits), pod(1, **waits))
+    found = decide(situation(status_of("Queued"), jobs=(job(suspended=suspended),), pods=pods))
+    assert bool((found.status or {}).get("failures")) is given_up
