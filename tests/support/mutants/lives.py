@@ -17,8 +17,20 @@ _START = (
     "decide/test_stages.py", "decide/test_resuming.py", "decide/test_failing_lives.py",
     "decide/test_order.py", "decide/test_second_chances.py", "decide",
 )  # fmt: skip
-_ORDER = ("decide/test_order.py", "decide/test_queued.py", "shell/test_outlook.py", "decide")
-_POLICIES = ("decide/test_policies.py", "decide/test_failing_lives.py", "decide")
+_ORDER = (
+    "decide/test_order.py",
+    "decide/test_turns.py",
+    "decide/test_growing.py",
+    "decide/test_queued.py",
+    "shell/test_outlook.py",
+    "decide",
+)
+_POLICIES = (
+    "decide/test_policies.py",
+    "decide/test_observe.py",
+    "decide/test_failing_lives.py",
+    "decide",
+)
 
 MUTATIONS = (
     *group("qwenft_operator/decide.py", _LIVES,
@@ -135,7 +147,7 @@ MUTATIONS = (
     *group("qwenft_operator/failure.py", _POLICIES,
         ("takes consequences for causes", "return (1 if consequence else 0, finished, pod.index)",
          "return (0, -finished, pod.index)")),
-    *group("qwenft_operator/history.py", _LIVES,
+    *group("qwenft_operator/history.py", ("decide/test_status.py", *_LIVES),
         ("avoids a node for one failure", "_REPEATED = 2", "_REPEATED = 1"),
         ("blames nodes for what the run did", "if item.node and item.reason in _NODE_REASONS",
          "if item.node"),
