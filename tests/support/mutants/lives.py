@@ -154,7 +154,7 @@ MUTATIONS = (
         ("never believes a checkpoint again",
          "if bound is None or (newest is not None and newest >= bound):", "if bound is None:"),
     ),
-    *group("qwenft_operator/recollect.py", _LIVES,
+    *group("qwenft_operator/recollect.py", ("decide/test_crashes.py", "decide"),
         ("forgets the plan that a dead operator made", "or not job.note:", "or True:")),
     *group("qwenft_operator/reconcile.py", ("shell/test_reconcile.py", "shell/test_outlook.py",
          *_LIVES),
