@@ -156,6 +156,14 @@ def test_a_host_s_memory_is_asked_for_once_more() -> None:
     assert "3.00 GiB, already raised, are not enough" in again.advice
 
 
+def test_a_rank_over_the_container_s_limit_is_no_full_device_whoever_tells() -> None:
+    """Where the kernel kills a rank and not the launcher, that one says it, with code 68."""
+    asked = 2 * 2**30
+    assert judged(68, "OOMKilled", memory_request=asked).memory_request == asked * 3 // 2
+    assert not judged(68, "OOMKilled", memory_request=asked, memory_raised=True).restart
+    assert judged(68, "OutOfMemory", memory_request=asked).memory_request is None
+
+
 def test_a_pod_without_a_limit_was_killed_because_the_node_was_full() -> None:
     found = judged(137, "OOMKilled")
     assert (found.restart, found.memory_request) == (False, None)

@@ -6,6 +6,7 @@ expected to need a tenth less than that, whatever the devices hold.
 
 from __future__ import annotations
 
+from qwenft_operator.policies import host_memory
 from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
 
 __all__ = ["POLICY"]
@@ -16,8 +17,10 @@ _SHARE = 0.9
 
 
 def _judge(circumstances: Circumstances) -> Verdict | None:
-    if circumstances.failure.exit_code != _EXIT_CODE:
-        return None
+    failure = circumstances.failure
+    limited = circumstances.memory_request is not None
+    if failure.exit_code != _EXIT_CODE or (limited and failure.reason == host_memory.REASON):
+        return None  # the kernel killed a rank over the container's limit: no device was full
     plan = circumstances.plan
     if plan is None or plan.predicted is None:
         advice = "use a smaller microBatchSize, activationCheckpointing: full, or more devices"
