@@ -51,7 +51,7 @@ OFTEN = {
     "accumulate": "replicate 2", "checkpoint": "pipeline 2", "count": "pipeline 2",
     "early": "shard 2", "ema": "pipeline 2", "iterable": "replicate 2", "layers": "shard 2",
     "main": "tensor 2", "norm": "tensor 2", "own_optimizer": "replicate 2", "resume": "shard 2",
-    "say": "shard 2", "custom_loss": "replicate 2", "hook": "shard 2", "inner": "pipeline 2",
+    "say": "shard 2", "hook": "shard 2", "inner": "pipeline 2",
     "sum": "shard 2",
 }  # fmt: skip
 """What ``make test`` runs: most scripts once, and each plan several times."""
