@@ -97,8 +97,8 @@ def test_a_lowered_maximum_takes_effect_while_it_trains(bench: Bench) -> None:
     bench.kubectl("patch", "qft", name, "--type=merge", "-p", lowered)
     after = bench.wait(name, trains_on(1, attempt=2), SECONDS)["status"]
     assert after["replan"]["reason"] == "Shrinking"
-    assert after["restarts"] == before.get("restarts", 0), "asked for, not failed"
-    assert min(losses_by_step(bench, name)) > before["progress"]["step"]
+    assert "restarts" not in after, "asked for, not failed"
+    assert min(some_losses(bench, name)) > before["progress"]["step"]
     told = [message for _, reason, message in bench.events(name) if reason == "Shrinking"]
     assert len(told) == 1
     bench.kubectl("delete", "qft", name, "--wait=false")
