@@ -13,6 +13,7 @@ from qwenft_trainer.checkpoint_files import (
     digests,
     find,
     remove_old,
+    unlisted,
     verify,
     write_json,
 )
@@ -194,3 +195,17 @@ def test_only_files_that_exist_are_copied(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     copy_existing(("a", "b"), tmp_path, tmp_path / "target")
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["../other/weights", "/etc/passwd", "inner/file"])
+def test_a_manifest_that_points_out_of_its_checkpoint_vouches_for_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    path = make(tmp_path, step=1)
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    (found,) = find(tmp_path)
+    assert unlisted(found) is None
+    manifest["files"][name] = "0" * 64
+    write_json(path / MANIFEST, manifest)
+    (found,) = find(tmp_path)
+    assert name in (unlisted(found) or "")
