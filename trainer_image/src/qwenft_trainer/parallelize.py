@@ -73,9 +73,11 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
     )
     # A pipeline runs a layer many times a step, where gathering it each time would dominate.
     freed = plan.pp == 1 and plan.dp_shard > 1
-    for layer in stage.layers():
+    *inner, last = stage.layers()
+    for layer in inner:
         apply(layer, reshard_after_forward=freed)
-    # The head's backward follows its forward at once.
+    # The last layer's backward follows its forward at once, and so does the head's.
+    apply(last, reshard_after_forward=False)
     apply(stage, reshard_after_forward=False)
     for module in stage.modules():
         if isinstance(module, FSDPModule):
