@@ -53,10 +53,13 @@ class Held:
                 "backward() came a second time for one loss",
                 "call the model again to get a new loss (retain_graph has no effect under a plan)",
             )
+        # Asking a GPU would wait for it, which costs more than the multiplication.
+        unscaled = scale.device.type == "cpu" and scale.item() == 1.0
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             if gradient is None:
                 continue
-            local(gradient).mul_(scale)
+            if not unscaled:
+                local(gradient).mul_(scale)
             if parameter.grad is None:
                 parameter.grad = gradient
             else:
