@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 set_name=$1
 cache=${QWENFT_CACHE:-$HOME/.cache/qwenft}
-wanted=$(cat "requirements/$set_name.txt" pyproject.toml | sha256sum | cut -c1-16)
 stamp=.venv/READY
+# What was dev stays dev: the smaller set would take torch from under whoever runs in it.
+if grep -qs '^dev ' "$stamp"; then set_name=dev; fi
+wanted=$(cat "requirements/$set_name.txt" pyproject.toml | sha256sum | cut -c1-16)
 # The dev set holds the unit set, so it serves both.
 for name in "$set_name" dev; do
   have=$(cat "requirements/$name.txt" pyproject.toml | sha256sum | cut -c1-16)
