@@ -163,7 +163,7 @@ def test_things_that_need_the_whole_model_in_one_place(model: ParallelModel) -> 
         copy.deepcopy(model)
     with refused("load_state_dict"):
         model.load_state_dict({})
-    with pytest.raises(AttributeError, match="a part of it only"):
+    with pytest.raises(AttributeError, match="a part of the layers only"):
         _ = model.lm_head
 
 
