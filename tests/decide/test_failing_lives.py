@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from qwenft_operator.start import LOST_GRACE
@@ -214,6 +216,33 @@ def test_a_deleted_job_is_replaced_by_the_next_attempt() -> None:
     status = world.live_until("Succeeded", "Failed")
     assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
     assert status["failures"][0]["reason"] == "JobDeleted"
+
+
+def test_a_job_that_one_old_list_leaves_out_is_not_taken_for_deleted() -> None:
+    world = OldList()
+    world.submit()
+    for _ in range(4):
+        world.tick()
+    world.leaves_out = True
+    world.settle()
+    world.leaves_out = False
+    status = world.live_until("Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 1)
+    assert "failures" not in status
+
+
+class OldList(World):
+    """A cluster whose list of Jobs is, for a while, one from before the run."""
+
+    leaves_out = False
+
+    async def list(
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> tuple[dict[str, Any], ...]:
+        """List, but no Jobs while they are left out, unless one is asked for by its name."""
+        if kind == "Job" and self.leaves_out and not fields:
+            return ()
+        return await super().list(kind, namespace, labels=labels, fields=fields)
 
 
 def test_only_the_newest_ended_job_is_kept() -> None:

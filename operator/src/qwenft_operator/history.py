@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qwenft_operator import names
 from qwenft_operator.clock import parse_time
 from qwenft_operator.failure import Failure
 
@@ -95,6 +96,12 @@ class History:
             before_step=_before_step(status),
             memory_raised="memoryPerNodeGiB" in status,
         )
+
+    @property
+    def live_attempt(self) -> int:
+        """The attempt that has a Job, by all that is remembered; 0 where none ought to have one."""
+        ended = self.phase in names.TERMINAL or self.attempt == self.suspended_attempt
+        return 0 if ended or self.failure_of(self.attempt) is not None else self.attempt
 
     def failure_of(self, attempt: int) -> Failure | None:
         """Return the recorded failure of an attempt."""

@@ -19,6 +19,7 @@ from qwenft_operator.clock import format_time
 from qwenft_operator.decide import decide
 from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.experience import finding_of
+from qwenft_operator.history import History
 from qwenft_operator.notebook import Notebook
 from qwenft_operator.observe import observe
 from qwenft_operator.outlook import SHARED_SECONDS, Outlook
@@ -148,7 +149,12 @@ class Reconciler:
     async def _situation(self, body: Mapping[str, Any]) -> Situation:
         run = Run.from_object(body)
         owner = run.owner
-        children = await list_children(self._cluster, owner.namespace, owner.name)
+        children = await list_children(
+            self._cluster,
+            owner.namespace,
+            owner.name,
+            attempt=History.from_status(run.status).live_attempt,
+        )
         observed = observe(
             owner,
             children,

@@ -23,14 +23,25 @@ Body = Mapping[str, Any]
 _CREATION_SECONDS = 3.0
 
 
-async def list_children(cluster: Cluster, namespace: str, name: str) -> Children:
-    """List the objects that carry the run's name."""
+async def list_children(
+    cluster: Cluster, namespace: str, name: str, *, attempt: int = 0
+) -> Children:
+    """List the objects that carry the run's name; ``attempt`` is the one that ought to have a Job.
+
+    Where its Job is not among them it is asked for by itself: what a list leaves out may be
+    missing in the list only, an old answer of a cache that this process cannot tell to be old if
+    another operator made the Job.
+    """
     labels = names.selector(name)
     jobs, pods, config_maps = await asyncio.gather(
         cluster.list("Job", namespace, labels=labels),
         cluster.list("Pod", namespace, labels=labels),
         cluster.list("ConfigMap", namespace, labels=labels),
     )
+    job = names.job(name, attempt)
+    if attempt and all(body["metadata"]["name"] != job for body in jobs):
+        alone = await cluster.list("Job", namespace, labels=labels, fields=f"metadata.name={job}")
+        jobs += tuple(body for body in alone if body["metadata"]["name"] == job)
     return Children(jobs=jobs, pods=pods, config_maps=config_maps)
 
 
