@@ -87,7 +87,7 @@ def test_the_page_tells_the_whole_run(done: dict[str, Any], make_event: Make) ->
     events = [make_event("Succeeded", "trained 3 steps")]
     words = " ".join(read(made(done, (8.0, 6.0, 4.0), events)).words)
     for expected in (
-        "tiny", "Succeeded", "30s since the start", "1 restarts", "8.000 → 5.000", "1,000",
+        "tiny", "Succeeded", "30s since the start · 1 restart", "8.000 → 5.000", "1,000",
         "/data/out/model", "2×1 CPU · shard 2", "fastest of 30", "replicate 2", "1% slower",
         "0.4 GiB", "1.2 GiB", "measured 200% above the prediction", ": NodeLost: node-1 went",
         "Succeeded: trained 3 steps",
@@ -104,6 +104,15 @@ def test_an_evaluation_is_one_point_though_reports_repeat_it(done: dict[str, Any
     drawing = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
     assert len(points(drawing, "train")) == 5
     assert len(points(drawing, "held")) == 2
+
+
+def test_the_last_report_comes_twice_and_is_one_point(done: dict[str, Any]) -> None:
+    log = ['{"attempt": 1, "step": 1, "totalSteps": 2, "loss": 5}'] + [
+        '{"attempt": 1, "step": 2, "totalSteps": 2, "loss": 4}'
+    ] * 2
+    text = page.page(done, of_run(done), lines.reports(log), [], NOW)
+    drawing = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
+    assert len(points(drawing, "train")) == 2
 
 
 def test_the_page_fetches_nothing(done: dict[str, Any]) -> None:
@@ -199,6 +208,13 @@ def test_curves_share_one_scale() -> None:
 def test_every_point_lies_in_the_frame() -> None:
     drawn = points(curve.svg({"train": [(i, (-1) ** i * i) for i in range(50)]}, "step"), "train")
     assert all(96 <= x <= 628 and 12 <= y <= 212 for x, y in drawn)
+
+
+def test_a_floor_makes_small_changes_small() -> None:
+    text = curve.svg({"train": [(0, 100.0), (1, 99.0)]}, "step", floor=0.0)
+    (_, first), (_, last) = points(text, "train")
+    assert last - first == pytest.approx(0.01 * 200, abs=0.1)
+    assert letters(text)[:2] == ["100", "0"]
 
 
 def test_one_point_is_drawn_in_the_middle() -> None:

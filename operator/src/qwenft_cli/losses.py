@@ -32,7 +32,7 @@ class LossCurve:
         training: list[tuple[int, float]] = []
         validation: list[tuple[int, float]] = []
         for report in reports:
-            if report.loss is not None:
+            if report.loss is not None and (not training or training[-1][0] != report.step):
                 training.append((report.step, report.loss))
             held = report.validation_loss
             if held is not None and (not validation or validation[-1][1] != held):
