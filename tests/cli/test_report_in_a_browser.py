@@ -15,10 +15,12 @@ from qwenft_cli.snapshot import of_run
 from qwenft_plan.progress import Progress
 
 pytestmark = pytest.mark.full
-PHONE, DESK = 500, 1200  # Chromium's window is at least 500 wide
+PHONE, DESK = 390, 1200
+HEIGHT = 2700
 LIGHT_PAPER, DARK_PAPER = (255, 255, 255), (24, 25, 27)
 LIGHT_TRAIN, DARK_TRAIN = (13, 116, 206), (112, 184, 255)
 LIGHT_HELD = (204, 78, 0)
+PARTS = {"weights and computation": (62, 99, 221), "activations": (18, 165, 148)}
 
 
 @pytest.fixture
@@ -31,6 +33,15 @@ def report(make_run: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
             "summary": "2×8 H100-80GB · shard 8 × replicate 2 · micro-batch 2",
             "reason": "Fastest of 1536 plans that fit (171 did not): 158,000 tokens/s.",
             "predicted": {"memoryGiB": 61.3, "tokensPerSecond": 158_000.0, "mfu": 0.44},
+            "parts": {
+                "deviceGiB": 79.6,
+                "memoryGiB": {"weights": 3.6, "gradients": 3.6, "optimizer": 7.2,
+                              "activations": 31.0, "logits": 9.3, "buffers": 3.1,
+                              "overhead": 3.5},
+                "stepSeconds": {"compute": 0.61, "tensor": 0.0, "shard": 0.12,
+                                "replicate": 0.05, "pipeline": 0.0, "bubble": 0.0,
+                                "optimizer": 0.02, "overhead": 0.03},
+            },
             "alternatives": [
                 {"summary": "2×8 H100-80GB · shard 16 · micro-batch 2", "rejected": "2% slower"},
                 {"summary": "2×8 H100-80GB · replicate 16", "rejected": "needs 137 GiB of 73"},
@@ -38,7 +49,9 @@ def report(make_run: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
         },
         measured={"memoryGiB": 60.1, "tokensPerSecond": 151_000.0, "mfu": 0.42},
         result={"validationLossBefore": 2.31, "validationLossAfter": 1.42,
-                "trainedTokens": 98_000_000, "outputPath": "/data/out/model"},
+                "trainedTokens": 98_000_000, "outputPath": "/data/out/model",
+                "environment": "Python 3.13.5 · torch 2.15.0 · transformers 5.23.0 · CUDA 13.0 · "
+                               "NVIDIA H100 80GB HBM3"},
         failures=[
             {"attempt": 1, "reason": "NodeLost", "message": "gpu-3 is not ready",
              "time": "2026-01-02T03:40:00Z"},
@@ -67,7 +80,13 @@ def report(make_run: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def shot(report: Path, name: str, width: int, *, dark: bool = False) -> Picture:
-    return shoot(report, report.parent / f"{name}.png", width=width, height=2100, dark=dark)
+    """Draw the page in a frame: Chromium's window is at least 500 wide, a phone is not."""
+    frame = report.with_name(f"{name}.html")
+    style = f"border:0;width:{width}px;height:{HEIGHT}px"
+    body = f'<body style="margin:0"><iframe src="{report.name}" style="{style}"></iframe>'
+    frame.write_text(f"<!doctype html>{body}", encoding="utf-8")
+    target = report.parent / f"{name}.png"
+    return shoot(frame, target, width=max(width, 500), height=HEIGHT, dark=dark).left(width)
 
 
 @pytest.mark.parametrize(("name", "width"), [("phone", PHONE), ("desk", DESK)])
@@ -78,7 +97,9 @@ def test_curves_and_bars_are_drawn_and_nothing_is_cut_off(
     assert picture.background == LIGHT_PAPER
     assert picture.count(LIGHT_TRAIN) > 3000, "curve, measured bars, the last attempt"
     assert picture.count(LIGHT_HELD) > 500, "validation, and the attempts that failed"
-    assert picture.reaches() < width - 5, "no wider than the window"
+    for part, least in (("weights and computation", 2000), ("activations", 2000)):
+        assert picture.count(PARTS[part]) > least, part
+    assert picture.reaches() <= width - 12, "no wider than the window"
 
 
 def test_the_dark_page_is_dark_and_as_full(report: Path) -> None:
@@ -86,3 +107,19 @@ def test_the_dark_page_is_dark_and_as_full(report: Path) -> None:
     assert picture.background == DARK_PAPER
     assert picture.count(DARK_TRAIN) > 3000
     assert picture.count(LIGHT_PAPER, near=2) == 0, "no white box is left"
+
+
+def test_a_memory_bar_has_its_parts_as_wide_as_their_shares(report: Path) -> None:
+    picture = shot(report, "shares", DESK)
+    widths = {
+        name: max(sum(near(pixel, colour) for pixel in row) for row in picture.rows)
+        for name, colour in PARTS.items()
+    }
+    # The widest blue piece is the computation's, 0.61 of 0.868 s; activations are 31 of 79.6 GiB.
+    whole = 832  # 52 rem
+    assert widths["weights and computation"] == pytest.approx(0.61 / 0.868 * whole, rel=0.02)
+    assert widths["activations"] == pytest.approx(31.0 / 79.6 * whole, rel=0.02)
+
+
+def near(pixel: tuple[int, int, int], colour: tuple[int, int, int]) -> bool:
+    return all(abs(a - b) <= 12 for a, b in zip(pixel, colour, strict=True))

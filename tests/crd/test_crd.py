@@ -258,8 +258,11 @@ def test_every_field_of_a_plan_has_its_place_in_the_status() -> None:
     block = status.plan_block(planned, Prices(hourly={"H100-80GB": 2.0}, currency="USD"))
     schema = STATUS["properties"]["plan"]["properties"]
     assert set(block) == set(schema)
-    for key in ("predicted", "correction", "cost"):
+    for key in ("predicted", "correction", "cost", "parts"):
         assert set(block[key]) == set(schema[key]["properties"]), key
+    for key in ("memoryGiB", "stepSeconds"):
+        parts = schema["parts"]["properties"][key]["properties"]
+        assert set(block["parts"][key]) == set(parts), key
     (first, *_) = block["alternatives"]
     assert set(first) == set(schema["alternatives"]["items"]["properties"])
     assert set(first["cost"]) == {"deviceHours", "amount", "currency"}

@@ -18,8 +18,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 96, 12, 12, 28
 Series = Sequence[tuple[float, float]]
 
 
-def svg(series: Mapping[str, Series], across: str) -> str:
+def svg(series: Mapping[str, Series], across: str, *, floor: float | None = None) -> str:
     """Draw the series (CSS class → points); non-finite points are left out.
+
+    ``floor`` is a value that the upright axis reaches down to, whatever the points are.
 
     Returns an empty text when no point is left.
     """
@@ -28,7 +30,7 @@ def svg(series: Mapping[str, Series], across: str) -> str:
     if not points:
         return ""
     span_x = _span([x for x, _ in points])
-    span_y = _span([y for _, y in points])
+    span_y = _span([*(y for _, y in points), *(() if floor is None else (floor,))])
     lines = "".join(
         f'<polyline class="{escape(name)}" points="{_path(some, span_x, span_y)}"/>'
         for name, some in kept.items()

@@ -12,16 +12,17 @@ STYLE = """
 .bars { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .8rem; }
 .bars .what { grid-column: 1 / 3; margin-top: .5rem; } .bars .who { color: var(--dim); }
 .bar { display: flex; white-space: nowrap; align-items: center; gap: .5rem; }
-.bar i { display: block; height: .9rem; min-width: 2px; border-radius: 2px; }
+.bar i { display: block; flex: none; height: .9rem; min-width: 2px; border-radius: 2px; }
 .predicted i { background: var(--line); outline: 1px solid var(--dim); outline-offset: -1px; }
 .measured i { background: var(--train); }
 .time { display: flex; gap: 2px; margin: .5rem 0; }
 .time b { height: 1.4rem; min-width: 4px; border-radius: 2px; background: var(--train); }
 .time b.failed { background: var(--held); }
+.ends { display: flex; flex-wrap: wrap; justify-content: space-between; color: var(--dim); }
 ol.attempts { padding-left: 1.2rem; margin: 0; } ol.attempts .failed { color: var(--held); }
 """
 _LARGE = 1000.0
-_FULL = 60.0
+_FULL = 44.0
 """Per cent of the width that the longest bar takes: the number stands beside it."""
 
 
@@ -82,8 +83,11 @@ def _told(value: float) -> str:
     return f"{value:,.0f}" if value >= _LARGE else f"{value:.4g}"
 
 
-def timeline(spans: Sequence[Span]) -> str:
-    """Draw the attempts one after the other, each as wide as it took long, and list them below."""
+def timeline(spans: Sequence[Span], ends: Sequence[str] = ()) -> str:
+    """Draw the attempts one after the other, each as wide as it took long, and list them below.
+
+    ``ends`` are the times at which the strip begins and ends.
+    """
     if not spans:
         return ""
     strip = "".join(
@@ -96,7 +100,9 @@ def timeline(spans: Sequence[Span]) -> str:
         f"{': ' + escape(span.cause) if span.cause else ''}</li>"
         for span in spans
     )
-    return f'<div class="time">{strip}</div><ol class="attempts">{entries}</ol>'
+    times = "".join(f"<span>{escape(end)}</span>" for end in ends)
+    strips = f'<div class="time">{strip}</div><div class="ends">{times}</div>'
+    return f'{strips}<ol class="attempts">{entries}</ol>'
 
 
 def _failed(span: Span) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from qwenft_cli import curve, drawings, wording
+from qwenft_cli import curve, drawings, makeup, stacks, wording
 from qwenft_cli.access import Object
 from qwenft_cli.losses import LossCurve
 from qwenft_cli.snapshot import Snapshot
@@ -17,13 +17,15 @@ __all__ = ["page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #60646c; --line: #d9dce1; --paper: #fff;
-  --train: #0d74ce; --held: #cc4e00; }
+  --train: #0d74ce; --held: #cc4e00; --track: #f0f0f3; }
 @media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --dim: #b0b4ba; --line: #363a3f;
-  --paper: #18191b; --train: #70b8ff; --held: #ffa057; } }
+  --paper: #18191b; --train: #70b8ff; --held: #ffa057;
+  --track: #26292b; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 52rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p.dim, td.dim, th { color: var(--dim); } table { border-collapse: collapse; width: 100%; }
+th { width: 36%; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; font-weight: normal; }
 svg { width: 100%; height: auto; } svg text { fill: var(--dim); font-size: 12px; }
@@ -31,7 +33,7 @@ svg { width: 100%; height: auto; } svg text { fill: var(--dim); font-size: 12px;
 .held { stroke: var(--held); fill: none; stroke-width: 2; } .key-train { color: var(--train); }
 .key-held { color: var(--held); }
 @media (max-width: 40rem) { body { padding: .75rem; } svg text { font-size: 20px; }
-  th, td { display: block; border: 0; padding: .1rem 0; }
+  th, td { display: block; width: auto; border: 0; padding: .1rem 0; }
   td { border-bottom: 1px solid var(--line); }
   .train, .held { stroke-width: 3; } }
 """
@@ -60,7 +62,7 @@ def page(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(snapshot.name)} · qwenft</title>\n"
-        f"<style>{_STYLE}{drawings.STYLE}</style></head>\n"
+        f"<style>{_STYLE}{drawings.STYLE}{stacks.STYLE}</style></head>\n"
         f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
     )
 
@@ -72,7 +74,7 @@ def _headline(snapshot: Snapshot, now: datetime) -> str:
         ended = wording.moment(snapshot.completed) or now
         parts.append(f"{wording.duration((ended - started).total_seconds())} since the start")
     if snapshot.restarts:
-        parts.append(f"{snapshot.restarts} restarts")
+        parts.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
     return " · ".join(parts)
 
 
@@ -106,7 +108,7 @@ def _curves(history: Sequence[Progress]) -> list[str]:
         (one.step, one.tokens_per_second) for one in history if one.tokens_per_second is not None
     ]
     if speed:
-        parts += ["<h2>Tokens per second</h2>", curve.svg({"train": speed}, "step")]
+        parts += ["<h2>Tokens per second</h2>", curve.svg({"train": speed}, "step", floor=0.0)]
     return parts
 
 
@@ -129,7 +131,20 @@ def _plan(snapshot: Snapshot, body: Object) -> list[str]:
     parts = ["<h2>Plan</h2>", _table([("chosen", snapshot.plan), ("because", snapshot.reason)])]
     if drawn := drawings.bars(pairs):
         parts += ["<h2>Predicted and measured</h2>", drawn]
+    parts += _makeup(body)
     return [*parts, "<h2>Other plans, and why they lost</h2>", _table(lost)] if lost else parts
+
+
+def _makeup(body: Object) -> list[str]:
+    """Draw what the prediction is made of, where the status tells."""
+    titled = (
+        ("Memory of the fullest device", makeup.memory(body)),
+        ("Time of an optimizer step", makeup.step(body)),
+    )
+    found = [f"<h2>{title}</h2>{stacks.stack(drawn)}" for title, drawn in titled if drawn]
+    if found and (remark := makeup.remark(body)):
+        found.append(f'<p class="dim">{escape(remark)}</p>')
+    return found
 
 
 def _pair(snapshot: Snapshot, what: str, key: str, unit: str) -> drawings.Pair:
@@ -144,7 +159,7 @@ def _pair(snapshot: Snapshot, what: str, key: str, unit: str) -> drawings.Pair:
 def _attempts(body: Object, snapshot: Snapshot, now: datetime) -> list[str]:
     """Return the time line: each failure ends an attempt, what is left is the last one's."""
     status: Mapping[str, Any] = body.get("status") or {}
-    at = wording.moment(snapshot.started)
+    began = at = wording.moment(snapshot.started)
     spans = []
     for one in status.get("failures") or ():
         ended = wording.moment(str(one.get("time") or ""))
@@ -155,9 +170,18 @@ def _attempts(body: Object, snapshot: Snapshot, now: datetime) -> list[str]:
     if not spans:
         return []
     if at is not None and snapshot.phase != "Failed":
-        last = (wording.moment(snapshot.completed) or now) - at
-        spans.append(_span(f"attempt {snapshot.attempt}", last.total_seconds(), ""))
-    return ["<h2>Attempts</h2>", drawings.timeline(spans)]
+        at, before = wording.moment(snapshot.completed) or now, at
+        spans.append(_span(f"attempt {snapshot.attempt}", (at - before).total_seconds(), ""))
+    return ["<h2>Attempts</h2>", drawings.timeline(spans, _ends(began, at))]
+
+
+def _ends(began: datetime | None, ended: datetime | None) -> list[str]:
+    """Return the times at the two ends of the strip; a date is told once."""
+    if began is None or ended is None:
+        return []
+    same = began.date() == ended.date()
+    day = "" if same else "%Y-%m-%d "
+    return [began.strftime("%Y-%m-%d %H:%M UTC"), ended.strftime(f"{day}%H:%M UTC")]
 
 
 def _span(label: str, seconds: float, cause: str) -> drawings.Span:
@@ -184,6 +208,8 @@ def _asked(body: Object) -> list[str]:
     pods = (body.get("status") or {}).get("workers", {}).get("pods") or ()
     nodes = sorted({str(pod["node"]) for pod in pods if pod.get("node")})
     rows += [("nodes", ", ".join(nodes))] if nodes else []
+    software = ((body.get("status") or {}).get("result") or {}).get("environment")
+    rows += [("software", str(software))] if software else []
     return ["<h2>What was asked, and where it ran</h2>", _table(rows)] if rows else []
 
 

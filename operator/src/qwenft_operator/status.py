@@ -7,13 +7,14 @@ Conditions follow the Kubernetes API conventions and kstatus: all are present fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.observe import PodView
 from qwenft_operator.run import Run
+from qwenft_plan.hardware import GIB
 from qwenft_plan.lessons import UNTAUGHT, lesson_key
 from qwenft_plan.planner import Alternative, Planned
 from qwenft_plan.prices import NO_PRICES, Prices
@@ -141,6 +142,7 @@ def plan_block(planned: Planned, prices: Prices = NO_PRICES) -> dict[str, Any]:
             "tokensPerSecond": predicted.tokens_per_second,
             "mfu": predicted.mfu,
         },
+        "parts": _parts(chosen),
         "cost": _cost(chosen, prices),
         "alternatives": [_alternative(item, prices) for item in planned.alternatives[:8]],
     }
@@ -151,6 +153,17 @@ def plan_block(planned: Planned, prices: Prices = NO_PRICES) -> dict[str, Any]:
             "runs": chosen.lesson.runs + chosen.lesson.kin,
         }
     return block
+
+
+def _parts(chosen: Judged) -> dict[str, Any]:
+    """Return what the prediction is made of, before earlier runs correct it."""
+    memory = {one.name: getattr(chosen.memory, one.name) / GIB for one in fields(chosen.memory)}
+    seconds = {one.name: getattr(chosen.time, one.name) for one in fields(chosen.time)}
+    return {
+        "deviceGiB": _rounded(chosen.work.device.memory / GIB),
+        "memoryGiB": {name: _rounded(value) for name, value in memory.items()},
+        "stepSeconds": {name: _rounded(value) for name, value in seconds.items()},
+    }
 
 
 def _alternative(item: Alternative, prices: Prices) -> dict[str, Any]:
@@ -227,7 +240,7 @@ def _pod(pod: PodView) -> dict[str, Any]:
 
 _RESULT = ("validationLossBefore", "validationLossAfter", "finalLoss", "steps", "trainedTokens",
            "tokensPerSecond", "memoryGiB", "seconds", "outputPath", "bestStep",
-           "bestValidationLoss", "bestPath")  # fmt: skip
+           "bestValidationLoss", "bestPath", "environment")  # fmt: skip
 
 
 def result_block(pods: tuple[PodView, ...]) -> dict[str, Any] | None:

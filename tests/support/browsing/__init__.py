@@ -28,6 +28,10 @@ class Picture:
         """The pixel of the upper left corner."""
         return self.rows[0][0]
 
+    def left(self, width: int) -> Picture:
+        """Return the columns up to a width."""
+        return Picture(rows=tuple(row[:width] for row in self.rows))
+
     def count(self, colour: tuple[int, int, int], *, near: int = 12) -> int:
         """Return how many pixels have the colour, or nearly so."""
         return sum(

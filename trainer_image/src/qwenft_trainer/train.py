@@ -34,6 +34,7 @@ from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.report import Reporter
 from qwenft_trainer.saver import Saver
 from qwenft_trainer.settings import Settings, read_settings
+from qwenft_trainer.software import environment
 from qwenft_trainer.sources import find_model, source_of
 from qwenft_trainer.stages import Stages, build_stages
 from qwenft_trainer.watchdog import FILES, Watchdog
@@ -278,6 +279,7 @@ def finish(run: Run, loss: float) -> None:
         "memoryGiB": run.meter.memory_gib,
         "seconds": elapsed(run),
         "outputPath": str(settings.result_directory),
+        "environment": environment(),
         "sample": text,
     }
     if spec.checkpoint.keep_best:
