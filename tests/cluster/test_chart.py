@@ -226,7 +226,7 @@ def test_prices_and_networks_reach_the_planner_as_it_reads_them(template: Templa
     assert field == "metadata.namespace"
     advice = Advice.of(settings["data"], {})
     assert advice.prices == Prices(hourly={"H100-80GB": 2.5}, currency="USD")
-    assert advice.networks == {"p5.48xlarge": 400e9}
+    assert advice.networks.rates == {"p5.48xlarge": 400e9}
     assert advice.warnings == ()
 
 

@@ -37,7 +37,7 @@ def test_what_the_chart_writes_is_read() -> None:
     advice = Advice.of(planner, LESSONS.to_data())
     assert advice.prices.hourly == {"H100-80GB": 2.5, "MI300X-192GB": 1.9}
     assert advice.prices.currency == "EUR"
-    assert advice.networks == {"p5.48xlarge": 400e9, "H100-80GB": 100e9}
+    assert advice.networks.rates == {"p5.48xlarge": 400e9, "H100-80GB": 100e9}
     assert advice.lessons.lesson(KIND).runs == 1
     assert advice.warnings == ()
 
@@ -49,13 +49,13 @@ def test_what_is_no_object_is_named_and_the_rest_is_read(key: str, text: str) ->
     advice = Advice.of({key: text, other: '{"H100": 2}'}, {})
     assert advice.warnings == (f"{key} is no JSON object",)
     assert bool(advice.prices.hourly) is (other == "prices")
-    assert bool(advice.networks) is (other == "networkGbps")
+    assert bool(advice.networks.rates) is (other == "networkGbps")
 
 
 @pytest.mark.parametrize("rate", [0, -1, "fast", None, True, 1e9, [], {}])
 def test_an_absurd_network_is_named_and_not_believed(rate: object) -> None:
     advice = Advice.of({"networkGbps": json.dumps({"p5.48xlarge": rate, "L4": 25})}, {})
-    assert advice.networks == {"L4-24GB": 25e9 / 8}
+    assert advice.networks.rates == {"L4-24GB": 25e9 / 8}
     (told,) = advice.warnings
     assert told.startswith("networkGbps of 'p5.48xlarge'")
 
@@ -85,7 +85,7 @@ JSON = st.recursive(
 def test_no_data_raises(prices: str, networks: str, lessons: dict[str, str]) -> None:
     advice = Advice.of({"prices": prices, "networkGbps": networks}, lessons)
     assert all(price >= 0 for price in advice.prices.hourly.values())
-    assert all(0 < rate <= 1.25e13 for rate in advice.networks.values())
+    assert all(0 < rate <= 1.25e13 for rate in advice.networks.rates.values())
 
 
 @pytest.mark.parametrize("value", [None, 7, [], {}])

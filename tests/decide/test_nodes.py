@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qwenft_operator import nodes as counted
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
+from qwenft_operator.fabrics import Networks
 from qwenft_operator.nodes import Capacity, capacity, requests_of
 from qwenft_operator.quantities import amount
 from qwenft_plan.model import ModelShape
@@ -221,7 +222,9 @@ def test_networks_reach_the_planner_from_the_settings_and_the_slowest_node_count
         node_body("a", allocatable=GPU_NODE, labels=labels),
         node_body("b", allocatable=GPU_NODE, labels=labels, annotations={ANNOTATION_NETWORK: "80"}),
     ]
-    found = capacity(spec_of(gpusPerNode=8).resources, nodes, [], networks={"p5.48xlarge": 2e10})
+    found = capacity(
+        spec_of(gpusPerNode=8).resources, nodes, [], networks=Networks(rates={"p5.48xlarge": 2e10})
+    )
     assert [offer.shape.network_bytes_per_second for offer in found.offers] == [2e10, 1e10]
     (group,) = found.inventory.groups()
     assert group.device.network == 1e10
@@ -230,11 +233,12 @@ def test_networks_reach_the_planner_from_the_settings_and_the_slowest_node_count
 
 def test_the_plan_names_the_assumed_network_and_who_says_so() -> None:
     labels = H100 | {"node.kubernetes.io/instance-type": "p5.48xlarge"}
-    nodes = [node_body(name, allocatable=GPU_NODE, labels=labels) for name in ("a", "b")]
+    offered = GPU_NODE | {"vpc.amazonaws.com/efa": "32"}
+    nodes = [node_body(name, allocatable=offered, labels=labels) for name in ("a", "b")]
     spec = spec_of(gpusPerNode=8, nodes={"min": 2})
     found = capacity(spec.resources, nodes, [])
     planned = plan(spec=spec, model=ModelShape.for_spec(spec.model), inventory=found.inventory)
-    told = "assumes 400 GB/s between nodes (3,200 Gbit/s, instance type p5.48xlarge)"
+    told = "assumes 400 GB/s between nodes (3,200 Gbit/s, instance type p5.48xlarge, over EFA)"
     assert told in planned.reason
 
 

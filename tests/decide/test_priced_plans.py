@@ -81,10 +81,14 @@ def test_a_changed_price_counts_for_the_next_plan_without_a_restart() -> None:
 @pytest.mark.parametrize(
     ("labels", "networks", "told"),
     [
-        ({}, {}, "assumes 400 GB/s between nodes (3,200 Gbit/s, the table's for H100-80GB)"),
-        (INSTANCE, {}, "(3,200 Gbit/s, instance type p5.48xlarge)"),
+        ({}, {}, "assumes 12.5 GB/s between nodes (100 Gbit/s, assumed of a pod's own interface"),
+        (INSTANCE, {}, "(100 Gbit/s, assumed of a pod's own interface, over TCP)"),
         (INSTANCE, {"p5.48xlarge": 100}, "assumes 12.5 GB/s between nodes (100 Gbit/s, set for p5"),
-        ({}, {"H100-80GB": 200}, "assumes 25 GB/s between nodes (200 Gbit/s, set for H100-80GB)"),
+        (
+            {},
+            {"H100-80GB": 200},
+            "assumes 25 GB/s between nodes (200 Gbit/s, set for H100-80GB, over TCP)",
+        ),
     ],
 )
 def test_the_assumed_network_and_its_source_are_in_the_status(

@@ -162,3 +162,27 @@ def test_a_name_that_never_appears_is_a_failure_to_communicate_that_names_it(
         wait_for_name("tiny-1-0.tiny", timeout=0.05)
     assert "'tiny-1-0.tiny' did not resolve within 0 s" in str(caught.value)
     assert "Name or service not known" in str(caught.value)
+
+
+def test_a_name_that_the_dns_has_denied_is_asked_for_until_it_has_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cluster's DNS remembers for half a minute that there was no such name."""
+    clock, asked = [100.0], []
+
+    def ask(_host: str, _port: object) -> list[object]:
+        asked.append(clock[0] - 100.0)
+        if clock[0] < 100.0 + 30.0:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return []
+
+    def pause(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(launch.socket, "getaddrinfo", ask)
+    monkeypatch.setattr(launch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(launch.time, "sleep", pause)
+    wait_for_name("tiny-1-0.tiny", timeout=900.0)
+    assert asked[-1] == pytest.approx(30.0, abs=1.1)
+    assert len([each for each in asked if each < 5.0]) >= 45
+    assert len(asked) < 80

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from qwenft_cli.access import Access, Address, Connect, Object
 from qwenft_cli.document import Document
+from qwenft_operator.fabrics import Networks
 from qwenft_operator.nodes import Capacity, Offer
 from qwenft_operator.nodes import capacity as count_free
 from qwenft_plan.inventory import Inventory, NodeShape
@@ -49,7 +49,7 @@ def capacity(
     args: argparse.Namespace,
     document: Document,
     connect: Connect,
-    networks: Mapping[str, float] | None = None,
+    networks: Networks | None = None,
 ) -> Capacity:
     """Return the nodes of ``--on``, else the cluster's free ones as the operator counts them."""
     if args.on:

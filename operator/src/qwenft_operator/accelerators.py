@@ -41,6 +41,7 @@ _AMD_PARTITION = "amd.com/gpu.compute-memory-partition"
 _INSTANCES = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
 _MIB = 2**20
 _MOST_GBITS = 100_000.0
+_BY_INSTANCE = "instance type"
 _WHOLE = "a rank needs a whole one"
 
 
@@ -65,6 +66,11 @@ class Link:
     rate: float | None = None
     source: str = ""
     remark: str = ""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a person gave the rate, of what the pods do reach."""
+        return self.rate is not None and not self.source.startswith(_BY_INSTANCE)
 
 
 def has_accelerators(node: Body) -> bool:
@@ -117,7 +123,7 @@ def link_of(node: Body, device: Device | None, networks: Mapping[str, float]) ->
     found = gigabits(instance) if device is not None else None
     if found is None:
         return Link()
-    return Link(rate=found * 1e9 / 8, source=f"instance type {instance}")
+    return Link(rate=found * 1e9 / 8, source=f"{_BY_INSTANCE} {instance}")
 
 
 def _allocatable(node: Body) -> Body:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qwenft_operator.fabrics import Networks
 from qwenft_operator.quantities import amount
+from qwenft_plan import parsing
+from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import find_device
 from qwenft_plan.lessons import NO_LESSONS, Lessons
 from qwenft_plan.prices import NO_PRICES, Prices
+from qwenft_plan.sections import Network
 
 __all__ = ["LESSONS", "NO_ADVICE", "PLANNER", "Advice"]
 
@@ -31,8 +35,7 @@ class Advice:
 
     lessons: Lessons = NO_LESSONS
     prices: Prices = NO_PRICES
-    networks: Mapping[str, float] = field(default_factory=dict)
-    """Bytes/s one way between nodes, by instance type (lower case) or by device name."""
+    networks: Networks = field(default_factory=Networks)
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
@@ -42,7 +45,10 @@ class Advice:
         prices = Prices.from_mapping(
             _object(planner, "prices", wrong), str(planner.get("currency", ""))
         )
-        networks = _networks(_object(planner, "networkGbps", wrong), wrong)
+        networks = replace(
+            _network(_object(planner, "network", wrong), wrong),
+            rates=_rates(_object(planner, "networkGbps", wrong), wrong),
+        )
         learnt = Lessons.from_data(lessons)
         wrong += prices.ignored
         wrong += [f"lesson {text}" for text in learnt.ignored]
@@ -67,7 +73,26 @@ def _object(data: Mapping[str, Any], key: str, wrong: list[str]) -> Mapping[obje
     return {}
 
 
-def _networks(mapping: Mapping[object, object], wrong: list[str]) -> dict[str, float]:
+def _network(mapping: Mapping[object, object], wrong: list[str]) -> Networks:
+    """Return the fabric, annotations and variables that are set for all runs."""
+    texts: dict[str, dict[str, str]] = {"annotations": {}, "env": {}}
+    own: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if str(key) not in texts:
+            own |= {} if value in ("", 0, None) else {str(key): value}
+        elif isinstance(value, dict):
+            texts[str(key)] = {str(name): str(text) for name, text in sorted(value.items())}
+        else:
+            wrong.append(f"network.{key} is no object")
+    try:
+        wish = parsing.network(own, "network")
+    except SpecError as error:
+        wrong.append(str(error)[:256])
+        wish = Network()
+    return Networks(wish=wish, annotations=texts["annotations"], env=texts["env"])
+
+
+def _rates(mapping: Mapping[object, object], wrong: list[str]) -> dict[str, float]:
     """Return bytes/s; a key that names a device of the table stands for all its spellings."""
     found: dict[str, float] = {}
     for key, value in sorted(mapping.items(), key=lambda item: str(item[0])):

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qwenft_operator.accelerators import Part, has_accelerators, link_of, part_of
+from qwenft_operator.fabrics import PLAIN_RATE, Networks, Wire, Wiring, wire_of
+from qwenft_operator.fitness import obstacle
 from qwenft_operator.quantities import amount
 from qwenft_operator.render.placement import Placement
-from qwenft_plan.hardware import find_device
+from qwenft_plan.hardware import Device, find_device
 from qwenft_plan.inventory import Inventory, NodeShape
 from qwenft_plan.planner import Planned
-from qwenft_plan.spec import FinetuneSpec, Resources, Toleration
+from qwenft_plan.spec import FinetuneSpec, Resources
 
 __all__ = [
     "Capacity",
@@ -26,7 +28,6 @@ __all__ = [
     "Offer",
     "capacity",
     "capacity_besides",
-    "is_ready",
     "requests_of",
 ]
 
@@ -46,6 +47,8 @@ class Offer:
     resource: str = ""
     label: tuple[str, str] | None = None
     """Label and value that name the product."""
+    wire: Wire = field(default_factory=Wire)
+    """The fabric that the node offers, and what of it a pod asks for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,7 @@ class Capacity:
     """What the first of them is called."""
     largest_memory: float = 0.0
     """Bytes that the largest of the usable nodes can allocate, whatever runs on it now."""
+    networks: Networks = field(default_factory=Networks)
 
     @property
     def inventory(self) -> Inventory:
@@ -108,7 +112,25 @@ class Capacity:
         if len(labels) == 1 and (label := labels.pop()) is not None:
             selector = dict((label,)) | selector
         general = Placement.of(spec, on_cpu=not resource)
-        return replace(general, resource=resource, selector=selector, avoid=avoid)
+        return replace(
+            general,
+            resource=resource,
+            selector=selector,
+            avoid=avoid,
+            wiring=self._wiring(offers, planned) if resource else Wiring(),
+        )
+
+    def _wiring(self, offers: list[Offer], planned: Planned) -> Wiring:
+        """Return what the pods get to reach each other as fast as the plan assumes."""
+        best = planned.chosen
+        if best.nodes == 1:
+            return Wiring()
+        wires = [
+            offer.wire
+            for offer in offers
+            if offer.shape.devices >= best.per_node and offer.shape.fabric == best.group.fabric
+        ]
+        return Wiring.of(wires, best.per_node, self.networks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,13 +157,12 @@ def capacity(
     nodes: Iterable[Body],
     pods: Iterable[Body],
     promised: Iterable[Requests] = (),
-    networks: Mapping[str, float] | None = None,
+    networks: Networks | None = None,
 ) -> Capacity:
     """Return what is free for a run that asks for ``resources``.
 
     ``pods`` are all pods of the cluster that have not ended; ``promised`` the requests of pods that
-    other runs are about to create; ``networks`` the rates between nodes that the settings give,
-    bytes/s by instance type or device name.
+    other runs are about to create; ``networks`` what the settings say of the nodes' networks.
     """
     claims = [Claim.of(pod) for pod in pods] + [Claim(requests=wanted) for wanted in promised]
     return capacity_besides(resources, nodes, claims, networks)
@@ -151,10 +172,11 @@ def capacity_besides(
     resources: Resources,
     nodes: Iterable[Body],
     claims: Iterable[Claim],
-    networks: Mapping[str, float] | None = None,
+    networks: Networks | None = None,
 ) -> Capacity:
     """Return what is free besides ``claims``; for the rest see :func:`capacity`."""
-    survey = _Survey(resources, networks or {})
+    networks = networks or Networks()
+    survey = _Survey(resources, networks)
     usable = [node for node in nodes if survey.is_usable(node)]
     free = _free(usable, claims)
     offers = [survey.offer(node, free[node["metadata"]["name"]]) for node in usable]
@@ -162,51 +184,12 @@ def capacity_besides(
         offers=tuple(offer for offer in offers if offer is not None),
         remarks={reason: tuple(sorted(names)) for reason, names in survey.remarks.items()},
         largest_memory=max((_allocatable_memory(node) for node in usable), default=0.0),
+        networks=networks,
     )
 
 
 def _allocatable_memory(node: Body) -> float:
     return amount(((node.get("status") or {}).get("allocatable") or {}).get(_MEMORY, 0))
-
-
-def is_ready(node: Body) -> bool:
-    """Return whether the node's agent reports that it is ready."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    return any(item["type"] == "Ready" and item.get("status") == "True" for item in conditions)
-
-
-def _obstacle(node: Body, resources: Resources) -> str:
-    """Return why no pod of the run may land on the node, empty if one may."""
-    spec = node.get("spec") or {}
-    labels = node["metadata"].get("labels") or {}
-    if not is_ready(node):
-        return "not ready"
-    if spec.get("unschedulable"):
-        return "cordoned"
-    for key, value in sorted(resources.node_selector.items()):
-        if labels.get(key) != value:
-            return f"nodeSelector wants {key}={value}"
-    for taint in spec.get("taints") or []:
-        if not _is_tolerated(taint, resources.tolerations):
-            value = f"={taint['value']}" if taint.get("value") else ""
-            return f"taint {taint.get('key')}{value}:{taint.get('effect')} is not tolerated"
-    return ""
-
-
-def _is_tolerated(taint: Body, tolerations: tuple[Toleration, ...]) -> bool:
-    if taint.get("effect") == "PreferNoSchedule":
-        return True
-    return any(_tolerates(toleration, taint) for toleration in tolerations)
-
-
-def _tolerates(toleration: Toleration, taint: Body) -> bool:
-    if toleration.effect and toleration.effect != taint.get("effect"):
-        return False
-    if not toleration.key:
-        return toleration.operator == "Exists"
-    if toleration.key != taint.get("key"):
-        return False
-    return toleration.operator == "Exists" or toleration.value == (taint.get("value") or "")
 
 
 def requests_of(spec: Body) -> dict[str, float]:
@@ -285,18 +268,18 @@ def _has_room(rest: Requests, wanted: Requests) -> bool:
 class _Survey:
     """One look at all nodes: what each offers, and why some offer nothing."""
 
-    def __init__(self, resources: Resources, networks: Mapping[str, float]) -> None:
+    def __init__(self, resources: Resources, networks: Networks) -> None:
         self._resources = resources
         self._networks = networks
         self.remarks: dict[str, list[str]] = {}
 
     def is_usable(self, node: Body) -> bool:
         """Return whether a pod of the run may land on the node."""
-        obstacle = _obstacle(node, self._resources)
+        reason = obstacle(node, self._resources)
         # For a run on GPUs it goes without saying that nodes without them are left out.
-        if obstacle and (self._resources.gpus_per_node is None or has_accelerators(node)):
-            self._remark(node, obstacle)
-        return not obstacle
+        if reason and (self._resources.gpus_per_node is None or has_accelerators(node)):
+            self._remark(node, reason)
+        return not reason
 
     def offer(self, node: Body, rest: Requests) -> Offer | None:
         """Return the node's offer, None if it has nothing for the run."""
@@ -306,20 +289,51 @@ class _Survey:
             self._remark(node, part.refusal)
             return None
         if part is not None:
-            return self._linked(node, _device_offer(node, part, rest))
+            return self._wired(node, _device_offer(node, part, rest), rest)
         if resources.gpus_per_node is not None:
             return None
         return self._linked(node, Offer(shape=_cpu_shape(node, resources, rest)))
 
-    def _linked(self, node: Body, offer: Offer) -> Offer:
-        device = find_device(offer.shape.product) if offer.resource else None
-        link = link_of(node, device, self._networks)
+    def _linked(self, node: Body, offer: Offer, device: Device | None = None) -> Offer:
+        link = link_of(node, device, self._networks.rates)
         if link.remark:
             self._remark(node, link.remark)
-        if link.rate is None:
-            return offer
-        shape = replace(offer.shape, network_bytes_per_second=link.rate, network_source=link.source)
+        if device is None:
+            rate, plain = link.rate, None
+        else:
+            rate = device.network if link.rate is None else link.rate
+            plain = rate if link.is_given else min(rate, PLAIN_RATE)
+        shape = replace(
+            offer.shape,
+            network_bytes_per_second=rate,
+            network_source=link.source,
+            plain_bytes_per_second=plain,
+            plain_source=link.source if plain == rate else "assumed of a pod's own interface",
+        )
         return replace(offer, shape=shape)
+
+    def _wired(self, node: Body, offer: Offer, rest: Requests) -> Offer | None:
+        """Return the offer with what its pods reach each other over; None without what must be."""
+        allocatable = node["status"]["allocatable"]
+        wire = wire_of(
+            allocatable,
+            rest,
+            int(amount(allocatable.get(offer.resource, 0))),
+            self._networks.wish_of(self._resources.network),
+            attached=bool(self._networks.annotations),
+        )
+        if wire.remark:
+            self._remark(node, wire.remark)
+            return None
+        offer = self._linked(node, offer, find_device(offer.shape.product))
+        shape = replace(offer.shape, fabric=wire.fabric)
+        if not wire.counts:
+            shape = replace(
+                shape,
+                network_bytes_per_second=shape.plain_bytes_per_second,
+                network_source=shape.plain_source,
+            )
+        return replace(offer, shape=shape, wire=wire)
 
     def _remark(self, node: Body, reason: str) -> None:
         self.remarks.setdefault(reason, []).append(node["metadata"]["name"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
-from qwenft_operator.nodes import is_ready
+from qwenft_operator.fitness import is_ready
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
 from qwenft_operator.run import Owner, Run

@@ -15,6 +15,7 @@ from typing import Any
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
 from qwenft_operator.decision import Decision
+from qwenft_operator.fabrics import Networks
 from qwenft_operator.nodes import Capacity, Claim, capacity_besides, requests_of
 from qwenft_operator.run import Run
 
@@ -59,8 +60,8 @@ class View:
             priorities=dict(_values(classes)),
         )
 
-    def capacity_for(self, run: Run, networks: Mapping[str, float] | None = None) -> Capacity:
-        """Return what is free for a run; ``networks``: rates that the settings give.
+    def capacity_for(self, run: Run, networks: Networks | None = None) -> Capacity:
+        """Return what is free for a run; ``networks``: what the settings say of them.
 
         Only a run of which nothing runs any more is planned: what the view still shows of it is
         older than that.

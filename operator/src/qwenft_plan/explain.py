@@ -81,7 +81,8 @@ def _network(best: Judged) -> str:
     """Return the rate that was assumed between nodes, and who says so."""
     rate = best.work.device.network
     source = best.group.network_source or f"the table's for {best.work.device.name}"
-    return f"{rate / 1e9:.3g} GB/s between nodes ({rate * 8 / 1e9:,.4g} Gbit/s, {source})"
+    over = f", over {best.group.fabric}" if best.group.fabric else ""
+    return f"{rate / 1e9:.3g} GB/s between nodes ({rate * 8 / 1e9:,.4g} Gbit/s, {source}{over})"
 
 
 def slower(best: Judged, item: Judged) -> str:

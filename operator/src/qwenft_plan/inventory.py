@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import CPU, GIB, Device, cpu_device, find_device
 
-__all__ = ["Group", "Inventory", "NodeShape"]
+__all__ = ["PLAIN", "Group", "Inventory", "NodeShape"]
+
+PLAIN = "TCP"
+"""The fabric that every node has: a pod's own interface."""
 
 _NOTATION = re.compile(r"(\d+)x(\d+)x([A-Za-z][\w. +/-]*)")
 _TRAILING_MEMORY = re.compile(r"cpu(?:-(\d+)\s*gi?b?)?", re.IGNORECASE)
@@ -27,6 +30,8 @@ class NodeShape:
     None reads it from the table. `network_bytes_per_second` is one-way out of the node and
     `link_bytes_per_second` one-way between two devices in it; None reads the table.
     `network_source` says in a few words who gave the network's rate; empty: the table.
+    `fabric` is what that rate is reached over, for people; empty: nobody looked. Nodes of several
+    fabrics reach each other at `plain_bytes_per_second`, over TCP; None: at the same rate.
     `host_memory_bytes`: free memory of the node itself; None is not known, and not checked.
     """
 
@@ -38,6 +43,9 @@ class NodeShape:
     link_bytes_per_second: float | None = None
     cpus_per_process: int = 1
     network_source: str = ""
+    fabric: str = ""
+    plain_bytes_per_second: float | None = None
+    plain_source: str = ""
     host_memory_bytes: int | None = None
 
     @property
@@ -68,7 +76,8 @@ class NodeShape:
 class Group:
     """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each.
 
-    `network_source`: who gave the rate of the slowest node's network; empty: the table.
+    `network_source`: who gave the rate of the slowest node's network; empty: the table. `fabric`:
+    what all of them are joined by; empty: nobody looked.
     `host_memory`: free bytes of the fullest node, as far as any is known.
     """
 
@@ -76,6 +85,7 @@ class Group:
     count: int
     devices: int
     network_source: str = ""
+    fabric: str = ""
     host_memory: float | None = None
 
     @property
@@ -104,7 +114,8 @@ class Inventory:
     def groups(self) -> tuple[Group, ...]:
         """Return every homogeneous choice, largest first: one device, nodes with ≥ n devices.
 
-        Nodes of one product that differ in memory or links count with the smallest value.
+        Nodes of one product that differ in memory or links count with the smallest value, nodes
+        that differ in fabric with what they all reach; those of one fabric are a choice as well.
         """
         products: dict[str, list[NodeShape]] = {}
         for node in self.nodes:
@@ -126,35 +137,49 @@ class Inventory:
 
 
 def _product_groups(nodes: list[NodeShape]) -> list[Group]:
-    offers = [(node.devices, node.device, node.network_source) for node in nodes]
     groups = []
-    for devices in sorted({count for count, _, _ in offers}, reverse=True):
-        fitting = [(device, source) for count, device, source in offers if count >= devices]
-        able = [device for device, _ in fitting]
-        # Rates of one product differ only between CPU processes, by their cores: all together.
-        slowest = replace(
-            min(able, key=lambda device: device.peak_bf16),
-            memory=min(device.memory for device in able),
-            network=min(device.network for device in able),
-            link=min(device.link for device in able),
-        )
-        # Of several nodes that are as slow the first in the alphabet: their order means nothing.
-        source = min(source for device, source in fitting if device.network == slowest.network)
-        hosts = [
-            node.host_memory_bytes
-            for node in nodes
-            if node.devices >= devices and node.host_memory_bytes is not None
-        ]
-        groups.append(
-            Group(
-                device=slowest,
-                count=len(able),
-                devices=devices,
-                network_source=source,
-                host_memory=min(hosts, default=None),
-            )
-        )
+    for devices in sorted({node.devices for node in nodes}, reverse=True):
+        able = [node for node in nodes if node.devices >= devices]
+        groups.append(_group(able, devices))
+        fabrics = sorted({node.fabric for node in able} - {PLAIN})
+        if len({node.fabric for node in able}) > 1:
+            groups += [
+                _group([node for node in able if node.fabric == fabric], devices)
+                for fabric in fabrics
+            ]
     return groups
+
+
+def _group(nodes: list[NodeShape], devices: int) -> Group:
+    """Return nodes as one choice: every figure is that of the least of them."""
+    fabrics = {node.fabric for node in nodes}
+    apart = len(fabrics) > 1
+    # Of several nodes that are as slow the first in the alphabet: their order means nothing.
+    network, source = min(_reach(node, apart=apart) for node in nodes)
+    able = [node.device for node in nodes]
+    # Rates of one product differ only between CPU processes, by their cores: all together.
+    slowest = replace(
+        min(able, key=lambda device: device.peak_bf16),
+        memory=min(device.memory for device in able),
+        network=network,
+        link=min(device.link for device in able),
+    )
+    hosts = [node.host_memory_bytes for node in nodes if node.host_memory_bytes is not None]
+    return Group(
+        device=slowest,
+        count=len(nodes),
+        devices=devices,
+        network_source=source,
+        fabric=PLAIN if apart else fabrics.pop(),
+        host_memory=min(hosts, default=None),
+    )
+
+
+def _reach(node: NodeShape, *, apart: bool) -> tuple[float, str]:
+    """Return bytes/s at which the node reaches the others, and who says so."""
+    if apart and node.plain_bytes_per_second is not None:
+        return node.plain_bytes_per_second, node.plain_source
+    return node.device.network, node.network_source
 
 
 def _parse_part(text: str, first: int) -> list[NodeShape]:

@@ -16,6 +16,7 @@ from qwenft_plan.sections import (
     EnvVar,
     Lora,
     Model,
+    Network,
     NodeRange,
     Output,
     Parallelism,
@@ -32,6 +33,7 @@ __all__ = [
     "checkpoint",
     "dataset",
     "model",
+    "network",
     "output",
     "parallelism",
     "resources",
@@ -44,6 +46,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 SCHEDULERS = ("constant", "linear", "cosine")
 CLEAN_POD_POLICIES = ("None", "Running", "All")
 RENDEZVOUS = ("static", "c10d")
+FABRIC_NAMES = ("auto", "tcp", "efa", "rdma", "sriov")
 MOST_NODES = 4096
 MOST_PROCESSES = 64
 MOST_RANK = 1024
@@ -51,6 +54,7 @@ _RESERVED_ENV = re.compile(
     r"PET_.*|MASTER_(ADDR|PORT)|(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_)?WORLD_SIZE"
     r"|TORCHELASTIC_.*|QWENFT_.*|KUBEFLOW_TRAINER_.*"
 )
+_RESOURCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 # A volume mounted over one of these would hide what the container needs.
 _SYSTEM_DIRECTORIES = (
     "bin",
@@ -222,7 +226,7 @@ def _toleration(value: object, path: str) -> Toleration:
 def resources(mapping: Mapping[str, Any], path: str) -> Resources:
     """Parse ``spec.resources``."""
     known = ("nodes", "gpusPerNode", "processesPerNode", "cpusPerProcess", "memoryPerNode",
-             "nodeSelector", "tolerations")  # fmt: skip
+             "nodeSelector", "tolerations", "network")  # fmt: skip
     fields.only_known(mapping, known, path)
     gpus = fields.integer(mapping, "gpusPerNode", path, least=1, most=MOST_PROCESSES)
     processes = fields.integer(mapping, "processesPerNode", path, least=1, most=MOST_PROCESSES)
@@ -240,7 +244,23 @@ def resources(mapping: Mapping[str, Any], path: str) -> Resources:
             _toleration(item, f"{path}.tolerations[{i}]")
             for i, item in enumerate(_list(mapping, "tolerations", path))
         ),
+        network=network(fields.section(mapping, "network", path), f"{path}.network"),
     )
+
+
+def network(mapping: Mapping[str, Any], path: str) -> Network:
+    """Parse ``spec.resources.network``; the operator's settings have the same fields."""
+    fields.only_known(mapping, ("fabric", "resource", "count"), path)
+    found = Network(
+        fabric=fields.choice(mapping, "fabric", path, FABRIC_NAMES, "auto"),
+        resource=fields.text(mapping, "resource", path),
+        count=fields.integer(mapping, "count", path, least=1, most=256),
+    )
+    if found.resource and _RESOURCE.fullmatch(found.resource) is None:
+        raise SpecError(f"{path}.resource", f"{found.resource!r} is no resource such as rdma/ib")
+    if found.fabric == "tcp" and (found.resource or found.count is not None):
+        raise SpecError(f"{path}.fabric", "tcp asks for no resource; leave resource and count out")
+    return found
 
 
 def _list(mapping: Mapping[str, Any], key: str, path: str) -> list[Any]:

@@ -13,6 +13,7 @@ __all__ = [
     "EnvVar",
     "Lora",
     "Model",
+    "Network",
     "NodeRange",
     "Output",
     "Parallelism",
@@ -125,6 +126,17 @@ class Toleration:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """How pods of several nodes reach each other; by default what all of the nodes offer."""
+
+    fabric: str = "auto"
+    resource: str = ""
+    """Extended resource of the network cards."""
+    count: int | None = None
+    """Units of it that a pod asks for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
     """What a run may take. Absent fields are the planner's to choose."""
 
@@ -137,6 +149,7 @@ class Resources:
     """CPU nodes only: bytes that a pod asks for."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

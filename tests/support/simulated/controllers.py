@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time, parse_time
-from qwenft_operator.nodes import is_ready
+from qwenft_operator.fitness import is_ready
 
 if TYPE_CHECKING:
     from simulated.world import World

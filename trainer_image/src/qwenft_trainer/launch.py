@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import elastic_launch
 
-from qwenft_trainer import errorfile, oomwatch, planfile, report
+from qwenft_trainer import cards, errorfile, oomwatch, planfile, report
 from qwenft_trainer.earlystop import EarlyStop
 from qwenft_trainer.failure import (
     SILENCE,
@@ -43,7 +43,10 @@ BUILTIN = "qwenft_trainer.builtin"
 
 TERMINATION_VARIABLE = "QWENFT_TERMINATION_LOG"
 KUBELET_LOG = Path("/dev/termination-log")
-RESOLVE_PAUSE_SECONDS = 0.1
+RESOLVE_PAUSE_SECONDS, RESOLVE_SLOWLY_SECONDS = 0.1, 1.0
+RESOLVE_HASTE_SECONDS = 5.0
+"""For so long the name is asked for often: it comes within a second, or not before the cluster's
+DNS has forgotten that there was none, half a minute later. A thousand pods ask at once."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,16 +88,18 @@ def wait_for_name(host: str, *, timeout: float) -> None:
 
     Raises :class:`CommunicationFailure` after ``timeout`` seconds.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         try:
             socket.getaddrinfo(host, None)
         except OSError as error:
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= timeout:
                 raise CommunicationFailure(
                     f"the master's name {host!r} did not resolve within {timeout:.0f} s: {error}",
                 ) from None
-            time.sleep(RESOLVE_PAUSE_SECONDS)
+            hasty = waited < RESOLVE_HASTE_SECONDS
+            time.sleep(RESOLVE_PAUSE_SECONDS if hasty else RESOLVE_SLOWLY_SECONDS)
         else:
             return
 
@@ -132,6 +137,7 @@ def _attempt(args: argparse.Namespace, logs: Path, early: EarlyStop) -> Cause | 
             host, _ = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=0)
             wait_for_name(host, timeout=config.rdzv_configs["timeout"])
         early.end_with(config)
+        _avoid_unusable_cards()
         elastic_launch(config=config, entrypoint=command)(*arguments)
     except ChildFailedError as error:
         return _blame(error, Path(args.log_dir), out_of_memory=oomwatch.kills() > kills)
@@ -144,6 +150,13 @@ def _attempt(args: argparse.Namespace, logs: Path, early: EarlyStop) -> Cause | 
         told = tuple(errorfile.read_all(Path(args.log_dir))) if started else ()
         return first_cause(told) if told else errorfile.describe(error)
     return None
+
+
+def _avoid_unusable_cards() -> None:
+    variables, message = cards.way_around(os.environ)
+    if message:
+        os.environ.update(variables)
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qwenft_operator import names
+from qwenft_operator.render.placement import Placement
 from qwenft_operator.run import Owner, Settings
 from qwenft_plan.plan import Plan
 from qwenft_plan.spec import FinetuneSpec
@@ -11,6 +12,10 @@ __all__ = ["CA_FILE", "TOKEN_FILE", "environment"]
 
 TOKEN_FILE = f"{names.CONFIG_DIR}/token"
 CA_FILE = f"{names.CONFIG_DIR}/ca.crt"
+
+_INTERFACES = {"NCCL_SOCKET_IFNAME": "eth0", "GLOO_SOCKET_IFNAME": "eth0"}
+"""A pod's own interface, as container runtimes name it: NCCL would take one that begins with ``ib``
+first, and gloo the one that the host name stands for."""
 
 Entry = dict[str, object]
 
@@ -22,16 +27,21 @@ def environment(
     attempt: int,
     *,
     settings: Settings,
-    on_cpu: bool,
+    placement: Placement,
 ) -> list[Entry]:
-    """Return the container's ``env``: the user's own variables first, none of them able to win."""
+    """Return the container's ``env``.
+
+    The user's own variables go before what is chosen for the network, and give way to the contract.
+    """
     own = {item.name: item.value for item in spec.trainer.env}
     fixed = (
         _identity(owner, attempt)
         | _torchrun(plan, owner, attempt, spec.trainer.rendezvous)
         | _progress(owner, settings)
     )
-    values = _defaults(spec, on_cpu=on_cpu) | own | fixed
+    alone = placement.on_cpu or plan.nodes == 1
+    network = {} if alone else _INTERFACES | dict(placement.wiring.env)
+    values = _defaults(spec, on_cpu=placement.on_cpu) | network | own | fixed
     entries: list[Entry] = [{"name": name, "value": value} for name, value in values.items()]
     return [*entries, _node_rank()]
 

@@ -43,7 +43,7 @@ def job(
     """
     meta = metadata(owner, names.job(owner.name, attempt), attempt=str(attempt), plan=plan.digest)
     pod: dict[str, Any] = {"labels": dict(meta["labels"])}
-    annotations = dict(owner.topology)
+    annotations = dict(placement.wiring.annotations) | dict(owner.topology)
     if settings.progress_url:
         annotations[names.ANNOTATION_CA] = settings.progress_ca
     if annotations:
@@ -78,7 +78,7 @@ def _pod(
     placement: Placement,
     extra: Mapping[str, str],
 ) -> dict[str, Any]:
-    variables = environment(spec, plan, owner, attempt, settings=settings, on_cpu=placement.on_cpu)
+    variables = environment(spec, plan, owner, attempt, settings=settings, placement=placement)
     variables += [{"name": name, "value": value} for name, value in extra.items()]
     container = {
         "name": names.CONTAINER,

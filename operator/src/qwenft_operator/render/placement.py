@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenft_operator import names
+from qwenft_operator.fabrics import Wiring
 from qwenft_plan.spec import FinetuneSpec, Toleration
 
 __all__ = ["Placement"]
@@ -23,6 +24,8 @@ class Placement:
     tolerations: tuple[Toleration, ...] = ()
     avoid: tuple[str, ...] = ()
     """Names of nodes that failed this run before."""
+    wiring: Wiring = field(default_factory=Wiring)
+    """What the pods get to reach each other by."""
 
     @property
     def on_cpu(self) -> bool:

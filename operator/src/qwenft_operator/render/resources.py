@@ -17,13 +17,14 @@ __all__ = ["resources"]
 def resources(spec: FinetuneSpec, plan: Plan, placement: Placement) -> dict[str, Any]:
     """Return the container's requests and limits.
 
-    Devices are requested and limited alike, as extended resources must be; a pod whose optimizer is
-    offloaded asks for the node's memory too, without a limit that would end the run over a
-    gigabyte. CPU processes ask for their cores without a limit: throttling one rank would slow all
-    of them. Memory is limited only where the user gave a figure.
+    Devices and network cards are requested and limited alike, as extended resources must be; a pod
+    whose optimizer is offloaded asks for the node's memory too, without a limit that would end the
+    run over a gigabyte. CPU processes ask for their cores without a limit: throttling one rank
+    would slow all of them. Memory is limited only where the user gave a figure.
     """
     if placement.resource:
-        devices = {placement.resource: str(plan.processes_per_node)}
+        cards = {name: str(count) for name, count in placement.wiring.resources.items()}
+        devices = {placement.resource: str(plan.processes_per_node)} | cards
         return {"requests": devices | _host_memory(spec, plan), "limits": devices}
     requests = {"cpu": str(plan.processes_per_node * spec.resources.cpus_per_process)}
     if spec.resources.memory_per_node is None:
