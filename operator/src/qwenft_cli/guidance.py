@@ -87,7 +87,7 @@ def planned(
         if not capacity.remark:
             raise
         raise Infeasible((*error.reasons, capacity.remark)) from None
-    return chosen, capacity
+    return capacity.explained(chosen), capacity
 
 
 def _of_cluster(args: argparse.Namespace, access: Access) -> Advice:

@@ -17,8 +17,9 @@ from qwenft_operator.fabrics import PLAIN_RATE, Networks, Wire, Wiring, wire_of
 from qwenft_operator.fitness import obstacle
 from qwenft_operator.quantities import amount
 from qwenft_operator.render.placement import Placement
+from qwenft_operator.topology import ZONE, Nearness, domains_of, nearness
 from qwenft_plan.hardware import Device, find_device
-from qwenft_plan.inventory import Inventory, NodeShape
+from qwenft_plan.inventory import PLAIN, Inventory, NodeShape
 from qwenft_plan.planner import Planned
 from qwenft_plan.spec import FinetuneSpec, Resources
 
@@ -49,6 +50,8 @@ class Offer:
     """Label and value that name the product."""
     wire: Wire = field(default_factory=Wire)
     """The fabric that the node offers, and what of it a pod asks for."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """Where the node lies in the network, by label, the widest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,26 +114,50 @@ class Capacity:
         # A plan for one product must not land on another; with two spellings no label can say so.
         if len(labels) == 1 and (label := labels.pop()) is not None:
             selector = dict((label,)) | selector
+        group = planned.chosen.group
+        if group.zone:
+            selector = {ZONE: group.zone} | selector
         general = Placement.of(spec, on_cpu=not resource)
+        taken = [offer for offer in self._takers(planned) if offer.shape.name not in avoid]
         return replace(
             general,
             resource=resource,
             selector=selector,
             avoid=avoid,
-            wiring=self._wiring(offers, planned) if resource else Wiring(),
+            wiring=self._wiring(taken, planned) if resource else Wiring(),
+            near=_nearness(taken, planned) if resource else Nearness(),
         )
+
+    def explained(self, planned: Planned, *, avoid: tuple[str, ...] = ()) -> Planned:
+        """Return the plan with a reason that tells what its pods prefer."""
+        taken = [offer for offer in self._takers(planned) if offer.shape.name not in avoid]
+        told = str(_nearness(taken, planned))
+        return replace(planned, reason=f"{planned.reason} {told}") if told else planned
+
+    def _takers(self, planned: Planned) -> list[Offer]:
+        """Return the nodes that the plan's pods may land on."""
+        best, group = planned.chosen, planned.chosen.group
+        return [
+            offer
+            for offer in self.offers
+            if offer.shape.device.name == group.device.name
+            and offer.shape.devices >= best.per_node
+            and (not group.zone or offer.shape.zone == group.zone)
+            and (group.fabric in ("", PLAIN) or offer.shape.fabric == group.fabric)
+        ]
 
     def _wiring(self, offers: list[Offer], planned: Planned) -> Wiring:
         """Return what the pods get to reach each other as fast as the plan assumes."""
         best = planned.chosen
         if best.nodes == 1:
             return Wiring()
-        wires = [
-            offer.wire
-            for offer in offers
-            if offer.shape.devices >= best.per_node and offer.shape.fabric == best.group.fabric
-        ]
+        plain = best.group.fabric in ("", PLAIN)
+        wires = [Wire() if plain else offer.wire for offer in offers]
         return Wiring.of(wires, best.per_node, self.networks)
+
+
+def _nearness(offers: list[Offer], planned: Planned) -> Nearness:
+    return nearness([offer.domains for offer in offers], planned.chosen.nodes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -326,14 +353,15 @@ class _Survey:
             self._remark(node, wire.remark)
             return None
         offer = self._linked(node, offer, find_device(offer.shape.product))
-        shape = replace(offer.shape, fabric=wire.fabric)
+        labels = node["metadata"].get("labels") or {}
+        shape = replace(offer.shape, fabric=wire.fabric, zone=labels.get(ZONE, ""))
         if not wire.counts:
             shape = replace(
                 shape,
                 network_bytes_per_second=shape.plain_bytes_per_second,
                 network_source=shape.plain_source,
             )
-        return replace(offer, shape=shape, wire=wire)
+        return replace(offer, shape=shape, wire=wire, domains=domains_of(labels))
 
     def _remark(self, node: Body, reason: str) -> None:
         self.remarks.setdefault(reason, []).append(node["metadata"]["name"])

@@ -105,6 +105,7 @@ def _begin(
     situation: Situation, capacity: Capacity, planned: Planned, avoided: tuple[str, ...]
 ) -> Decision:
     attempt = situation.attempt + 1
+    planned = capacity.explained(planned, avoid=avoided)
     objects = render(
         situation.spec,
         planned.plan,

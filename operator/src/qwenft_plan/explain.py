@@ -81,8 +81,13 @@ def _network(best: Judged) -> str:
     """Return the rate that was assumed between nodes, and who says so."""
     rate = best.work.device.network
     source = best.group.network_source or f"the table's for {best.work.device.name}"
-    over = f", over {best.group.fabric}" if best.group.fabric else ""
-    return f"{rate / 1e9:.3g} GB/s between nodes ({rate * 8 / 1e9:,.4g} Gbit/s, {source}{over})"
+    group = best.group
+    where = f", over {group.fabric}" if group.fabric else ""
+    if group.zone:
+        where += f", within zone {group.zone}"
+    elif group.zones > 1:
+        where += f", across {group.zones} zones"
+    return f"{rate / 1e9:.3g} GB/s between nodes ({rate * 8 / 1e9:,.4g} Gbit/s, {source}{where})"
 
 
 def slower(best: Judged, item: Judged) -> str:

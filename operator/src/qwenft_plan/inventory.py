@@ -31,7 +31,8 @@ class NodeShape:
     `link_bytes_per_second` one-way between two devices in it; None reads the table.
     `network_source` says in a few words who gave the network's rate; empty: the table.
     `fabric` is what that rate is reached over, for people; empty: nobody looked. Nodes of several
-    fabrics reach each other at `plain_bytes_per_second`, over TCP; None: at the same rate.
+    fabrics or zones reach each other at `plain_bytes_per_second`, over TCP; None: at the same rate.
+    `zone`: where the node lies; empty is not known, or does not matter.
     `host_memory_bytes`: free memory of the node itself; None is not known, and not checked.
     """
 
@@ -46,6 +47,7 @@ class NodeShape:
     fabric: str = ""
     plain_bytes_per_second: float | None = None
     plain_source: str = ""
+    zone: str = ""
     host_memory_bytes: int | None = None
 
     @property
@@ -77,7 +79,8 @@ class Group:
     """Interchangeable nodes: one device, `count` nodes with at least `devices` of it each.
 
     `network_source`: who gave the rate of the slowest node's network; empty: the table. `fabric`:
-    what all of them are joined by; empty: nobody looked.
+    what all of them are joined by; empty: nobody looked. `zone`: the one that they are confined to;
+    empty: they need not be. `zones`: how many they lie in.
     `host_memory`: free bytes of the fullest node, as far as any is known.
     """
 
@@ -86,6 +89,8 @@ class Group:
     devices: int
     network_source: str = ""
     fabric: str = ""
+    zone: str = ""
+    zones: int = 1
     host_memory: float | None = None
 
     @property
@@ -115,7 +120,8 @@ class Inventory:
         """Return every homogeneous choice, largest first: one device, nodes with ≥ n devices.
 
         Nodes of one product that differ in memory or links count with the smallest value, nodes
-        that differ in fabric with what they all reach; those of one fabric are a choice as well.
+        that differ in fabric or zone with what they all reach; those of one fabric, of one zone, or
+        of both, are choices as well. Of zones that differ in size only the largest is one.
         """
         products: dict[str, list[NodeShape]] = {}
         for node in self.nodes:
@@ -140,20 +146,47 @@ def _product_groups(nodes: list[NodeShape]) -> list[Group]:
     groups = []
     for devices in sorted({node.devices for node in nodes}, reverse=True):
         able = [node for node in nodes if node.devices >= devices]
-        groups.append(_group(able, devices))
-        fabrics = sorted({node.fabric for node in able} - {PLAIN})
-        if len({node.fabric for node in able}) > 1:
-            groups += [
-                _group([node for node in able if node.fabric == fabric], devices)
-                for fabric in fabrics
+        groups += _by_fabric(able, devices, zone="")
+        zones = sorted({node.zone for node in able})
+        if len(zones) > 1:
+            confined = [
+                group
+                for zone in zones
+                if zone
+                for group in _by_fabric(
+                    [node for node in able if node.zone == zone], devices, zone=zone
+                )
             ]
+            groups += _largest(confined)
     return groups
 
 
-def _group(nodes: list[NodeShape], devices: int) -> Group:
+def _by_fabric(nodes: list[NodeShape], devices: int, *, zone: str) -> list[Group]:
+    """Return all of the nodes, and where they differ in it those of each fabric.
+
+    Fabrics end with their zone: between zones there is TCP only.
+    """
+    fabrics = sorted({node.fabric for node in nodes})
+    alone = [
+        [node for node in nodes if node.fabric == fabric] for fabric in fabrics if fabric != PLAIN
+    ]
+    together = len({node.zone for node in nodes}) == 1
+    choices = [nodes, *alone] if together and len(fabrics) > 1 else [nodes]
+    return [_group(choice, devices, zone=zone) for choice in choices]
+
+
+def _largest(groups: list[Group]) -> list[Group]:
+    """Drop each zone beside which another has more of the same nodes."""
+    kept: dict[Group, Group] = {}
+    for group in sorted(groups, key=lambda group: (-group.count, group.zone)):
+        kept.setdefault(replace(group, zone="", count=0), group)
+    return list(kept.values())
+
+
+def _group(nodes: list[NodeShape], devices: int, *, zone: str) -> Group:
     """Return nodes as one choice: every figure is that of the least of them."""
-    fabrics = {node.fabric for node in nodes}
-    apart = len(fabrics) > 1
+    fabrics, zones = {node.fabric for node in nodes}, {node.zone for node in nodes}
+    apart = len(fabrics) > 1 or len(zones) > 1
     # Of several nodes that are as slow the first in the alphabet: their order means nothing.
     network, source = min(_reach(node, apart=apart) for node in nodes)
     able = [node.device for node in nodes]
@@ -165,12 +198,15 @@ def _group(nodes: list[NodeShape], devices: int) -> Group:
         link=min(device.link for device in able),
     )
     hosts = [node.host_memory_bytes for node in nodes if node.host_memory_bytes is not None]
+    told = PLAIN if any(fabrics) else ""
     return Group(
         device=slowest,
         count=len(nodes),
         devices=devices,
         network_source=source,
-        fabric=PLAIN if apart else fabrics.pop(),
+        fabric=told if apart else fabrics.pop(),
+        zone=zone,
+        zones=len(zones),
         host_memory=min(hosts, default=None),
     )
 

@@ -167,6 +167,7 @@ def _simplicity(item: Judged) -> tuple[object, ...]:
         CHECKPOINTING.index(layout.checkpointing),
         SCHEDULES.index(layout.schedule),
         -item.tokens_per_second,
+        bool(item.group.zone) != (item.nodes > 1),  # one pod may go anywhere, several stay together
         layout.dp_shard,
         layout.micro_batch,
         item.group.device.name,

@@ -8,6 +8,7 @@ from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.fabrics import Wiring
+from qwenft_operator.topology import Nearness
 from qwenft_plan.spec import FinetuneSpec, Toleration
 
 __all__ = ["Placement"]
@@ -26,6 +27,8 @@ class Placement:
     """Names of nodes that failed this run before."""
     wiring: Wiring = field(default_factory=Wiring)
     """What the pods get to reach each other by."""
+    near: Nearness = field(default_factory=Nearness)
+    """Where the pods would rather be, should there be room."""
 
     @property
     def on_cpu(self) -> bool:
@@ -49,8 +52,11 @@ class Placement:
     def to_pod(self, uid: str) -> dict[str, Any]:
         """Return the scheduling fields of the pod spec; pods of one run never share a node."""
         affinity: dict[str, Any] = {"podAntiAffinity": _apart(uid)}
-        if self.avoid:
-            affinity["nodeAffinity"] = _away_from(self.avoid)
+        nodes = (_away_from(self.avoid) if self.avoid else {}) | _towards(self.near)
+        if nodes:
+            affinity["nodeAffinity"] = nodes
+        if self.near.keys:
+            affinity["podAffinity"] = _together(self.near, uid)
         fields: dict[str, Any] = {"affinity": affinity}
         if self.selector:
             fields["nodeSelector"] = dict(sorted(self.selector.items()))
@@ -72,6 +78,24 @@ def _away_from(nodes: tuple[str, ...]) -> dict[str, Any]:
     expression = {"key": "metadata.name", "operator": "NotIn", "values": sorted(nodes)}
     terms = [{"matchFields": [{**expression, "values": [node]} for node in sorted(nodes)]}]
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def _towards(near: Nearness) -> dict[str, Any]:
+    if near.domain is None:
+        return {}
+    key, value = near.domain
+    expression = {"key": key, "operator": "In", "values": [value]}
+    preferred = {"weight": 100, "preference": {"matchExpressions": [expression]}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
+
+
+def _together(near: Nearness, uid: str) -> dict[str, Any]:
+    own = {"matchLabels": {names.LABEL_UID: uid}}
+    terms = [
+        {"weight": weight, "podAffinityTerm": {"labelSelector": own, "topologyKey": key}}
+        for key, weight in near.weighted
+    ]
+    return {"preferredDuringSchedulingIgnoredDuringExecution": terms}
 
 
 def _toleration(item: Toleration) -> dict[str, str]:
