@@ -11,10 +11,10 @@ compile() {
     --no-emit-find-links "${upgrade[@]}" "$@" --output-file "requirements/$out"
 }
 upgrade=("$@")
-compile dev.txt pyproject.toml --extra operator --extra trainer --group test
+compile dev.txt pyproject.toml --extra operator --extra traces --extra trainer --group test
 upgrade=()
-compile unit.txt pyproject.toml --extra operator --group test --constraint requirements/dev.txt
-compile operator.txt pyproject.toml --extra operator --constraint requirements/dev.txt
+compile unit.txt pyproject.toml --extra operator --extra traces --group test --constraint requirements/dev.txt
+compile operator.txt pyproject.toml --extra operator --extra traces --constraint requirements/dev.txt
 compile trainer.txt pyproject.toml --extra trainer --constraint requirements/dev.txt
 printf 'uv\nhatchling\n' | compile bootstrap.txt -
 printf 'mkdocs-material\n' | compile docs.txt -

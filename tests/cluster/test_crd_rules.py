@@ -76,6 +76,11 @@ ACCEPTED: dict[str, Body] = {
     "memory in Gi": body(resources={"memoryPerNode": "16Gi"}),
     "memory in bytes": body(resources={"memoryPerNode": 17179869184}),
     "a path with two dots in a name": body(output={"path": "/data/a..b", "volume": VOLUME}),
+    "data and output in a store, with its Secret": body(
+        dataset={"path": "s3://bucket/set.pt", "volume": None},
+        output={"path": "s3://bucket/run-1", "volume": None},
+        trainer={"envFrom": [{"secretRef": {"name": "store"}}]},
+    ),
     "adapters with peft's defaults": body(training={"method": "lora"}),
     "adapters as described": body(
         training={
@@ -101,6 +106,26 @@ REFUSED: dict[str, tuple[Body, str]] = {
     ),
     "a relative path": (body(output={"path": "out"}), "spec.output.path"),
     "a path that climbs": (body(output={"path": "/data/../etc"}), "must not climb"),
+    "a URL that climbs": (
+        body(output={"path": "s3://b/../etc", "volume": None}),
+        "must not climb",
+    ),
+    "a URL with a password": (
+        body(output={"path": "s3://key:word@b/x", "volume": None}),
+        "must hold no credentials",
+    ),
+    "a URL in a volume": (
+        body(dataset={"path": "s3://b/x", "volume": VOLUME}),
+        "spec.dataset.volume: is for a path in a volume",
+    ),
+    "an output's URL in a volume": (
+        body(output={"path": "s3://b/x", "volume": VOLUME}),
+        "spec.output.volume: is for a path in a volume",
+    ),
+    "variables from a Secret without a name": (
+        body(trainer={"envFrom": [{"secretRef": {}}]}),
+        "spec.trainer.envFrom[0].secretRef.name: Required",
+    ),
     "no dataset": (body(dataset=None), "spec.dataset: Required"),
     "both kinds of node": (
         body(resources=CPU | {"gpusPerNode": 8}),

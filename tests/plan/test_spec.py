@@ -146,6 +146,28 @@ def test_every_field_is_read() -> None:
         ("dataset.path", "/data/../etc", "spec.dataset.path", "absolute path"),
         ("dataset.path", "/etc/x", "spec.dataset.path", "/etc belongs to the container"),
         ("dataset.path", "/data/\x00", "spec.dataset.path", "control characters"),
+        ("dataset.path", "s3://", "spec.dataset.path", "a URL such as s3://bucket"),
+        ("dataset.path", "S3://b/x", "spec.dataset.path", "a URL such as s3://bucket"),
+        ("dataset.path", "s3://b/x y", "spec.dataset.path", "a URL such as s3://bucket"),
+        ("dataset.path", "s3://b/../x", "spec.dataset.path", "must not climb"),
+        ("dataset.path", "s3://key:word@b/x", "spec.dataset.path", "hold no credentials"),
+        ("dataset.path", "s3://b/x", "spec.dataset.volume", "a URL has none"),
+        ("output.path", "s3://b/x", "spec.output.volume", "a URL has none"),
+        ("model.path", "s3://b/x", "spec.model.path", "absolute path"),
+        ("trainer.envFrom", {"secretRef": {}}, "spec.trainer.envFrom", "must be a list"),
+        ("trainer.envFrom", ["x"], "spec.trainer.envFrom[0]", "must be a mapping"),
+        (
+            "trainer.envFrom",
+            [{"secretRef": {}}],
+            "spec.trainer.envFrom[0].secretRef.name",
+            "Secret",
+        ),
+        (
+            "trainer.envFrom",
+            [{"configMapRef": {"name": "x"}}],
+            "spec.trainer.envFrom[0].configMapRef",
+            "not a known field",
+        ),
         ("dataset.volume", {"hostPath": {}}, "spec.dataset.volume.hostPath", "not a known field"),
         ("dataset.volume", [], "spec.dataset.volume", "must be a mapping"),
         ("model", {}, "spec.model", "needs a name"),
@@ -273,3 +295,19 @@ def test_adapters_are_read_in_peft_s_words() -> None:
         rank=16, alpha=32.0, dropout=0.05, target_modules=("q_proj", "v_proj")
     )
     assert spec.output.merge_adapter
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/a/b.pt", "gs://bucket/a", "file:///shared/out", "hf://datasets/a/b/c.pt"]
+)
+def test_a_url_is_taken_where_a_path_is(url: str) -> None:
+    parts = {"dataset": {"path": url}, "output": {"path": f"{url}/"}}
+    spec = FinetuneSpec.from_mapping(SMALLEST | parts)
+    assert spec.dataset.path == url
+    assert spec.output.path == url, "without the slash at its end"
+
+
+def test_secrets_are_named_in_their_order() -> None:
+    named = [{"secretRef": {"name": name}} for name in ("store", "hub")]
+    spec = FinetuneSpec.from_mapping(SMALLEST | {"trainer": {"envFrom": named}})
+    assert [item.secret_ref.name for item in spec.trainer.env_from] == ["store", "hub"]

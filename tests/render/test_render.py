@@ -170,6 +170,21 @@ def test_no_variable_is_set_twice_and_caches_are_writable() -> None:
     assert environment["HOME"] == "/tmp"  # noqa: S108
 
 
+def test_secrets_are_named_and_lose_against_what_is_set() -> None:
+    rendered = objects(trainer={"envFrom": [{"secretRef": {"name": "store"}}]})
+    container = container_of(rendered)
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert container["env"], "Kubernetes lets env win over envFrom"
+    assert "envFrom" not in container_of(objects())
+
+
+def test_a_url_mounts_nothing() -> None:
+    rendered = objects(dataset={"path": "s3://b/d.pt", "volume": None},
+                       output={"path": "s3://b/out", "volume": None})  # fmt: skip
+    claims = [item for item in pod_of(rendered)["volumes"] if "persistentVolumeClaim" in item]
+    assert len(claims) == 1, "the model's"
+
+
 def test_cpu_processes_get_their_threads_and_cores() -> None:
     resources = {"nodes": {"min": 2}, "processesPerNode": 1, "cpusPerProcess": 3,
                  "memoryPerNode": "2Gi"}  # fmt: skip

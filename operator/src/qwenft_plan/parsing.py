@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from qwenft_plan import fields
+from qwenft_plan import fields, places
 from qwenft_plan.errors import SpecError
 from qwenft_plan.plan import CHECKPOINTING, METHODS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from qwenft_plan.sections import (
     MATRICES,
     Checkpoint,
     Dataset,
+    EnvFrom,
     EnvVar,
     Lora,
     Model,
@@ -23,6 +24,7 @@ from qwenft_plan.sections import (
     Resources,
     RunPolicy,
     Script,
+    SecretRef,
     Toleration,
     Trainer,
     Training,
@@ -105,6 +107,19 @@ def _absolute(mapping: Mapping[str, Any], path: str, *, needed: bool) -> str:
     return value
 
 
+def _place(mapping: Mapping[str, Any], path: str) -> str:
+    """Return an absolute path, or a URL without the slash at its end."""
+    value = fields.text(mapping, "path", path)
+    if not places.is_url(value):
+        return _absolute(mapping, path, needed=True)
+    problem = places.url_problem(value)
+    if problem is not None:
+        raise SpecError(f"{path}.path", problem)
+    if mapping.get("volume"):
+        raise SpecError(f"{path}.volume", "is for a path in a volume; a URL has none")
+    return value.rstrip("/")
+
+
 def model(mapping: Mapping[str, Any], path: str) -> Model:
     """Parse ``spec.model``."""
     fields.only_known(mapping, ("name", "path", "volume", "config"), path)
@@ -119,14 +134,14 @@ def model(mapping: Mapping[str, Any], path: str) -> Model:
 def dataset(mapping: Mapping[str, Any], path: str) -> Dataset:
     """Parse ``spec.dataset``."""
     fields.only_known(mapping, ("path", "volume"), path)
-    return Dataset(path=_absolute(mapping, path, needed=True), volume=_volume(mapping, path))
+    return Dataset(path=_place(mapping, path), volume=_volume(mapping, path))
 
 
 def output(mapping: Mapping[str, Any], path: str) -> Output:
     """Parse ``spec.output``."""
     fields.only_known(mapping, ("path", "volume", "mergeAdapter"), path)
     return Output(
-        path=_absolute(mapping, path, needed=True),
+        path=_place(mapping, path),
         volume=_volume(mapping, path),
         merge_adapter=fields.boolean(mapping, "mergeAdapter", path, default=False),
     )
@@ -329,11 +344,22 @@ def _env(value: object, path: str) -> EnvVar:
     return EnvVar(name=name, value=text)
 
 
+def _env_from(value: object, path: str) -> EnvFrom:
+    if not isinstance(value, Mapping):
+        raise SpecError(path, "must be a mapping")
+    fields.only_known(value, ("secretRef",), path)
+    secret = fields.section(value, "secretRef", path)
+    fields.only_known(secret, ("name",), f"{path}.secretRef")
+    name = fields.text(secret, "name", f"{path}.secretRef")
+    if not name:
+        raise SpecError(f"{path}.secretRef.name", "is needed: a Secret in the run's namespace")
+    return EnvFrom(secret_ref=SecretRef(name=name))
+
+
 def trainer(mapping: Mapping[str, Any], path: str) -> Trainer:
     """Parse ``spec.trainer``."""
-    fields.only_known(
-        mapping, ("image", "imagePullPolicy", "script", "args", "env", "rendezvous"), path
-    )
+    known = ("image", "imagePullPolicy", "script", "args", "env", "envFrom", "rendezvous")
+    fields.only_known(mapping, known, path)
     args = _list(mapping, "args", path)
     for index, item in enumerate(args):
         if not isinstance(item, str):
@@ -346,6 +372,10 @@ def trainer(mapping: Mapping[str, Any], path: str) -> Trainer:
         args=tuple(args),
         env=tuple(
             _env(item, f"{path}.env[{i}]") for i, item in enumerate(_list(mapping, "env", path))
+        ),
+        env_from=tuple(
+            _env_from(item, f"{path}.envFrom[{i}]")
+            for i, item in enumerate(_list(mapping, "envFrom", path))
         ),
         rendezvous=fields.choice(mapping, "rendezvous", path, RENDEZVOUS, "static"),
     )

@@ -10,6 +10,7 @@ __all__ = [
     "MATRICES",
     "Checkpoint",
     "Dataset",
+    "EnvFrom",
     "EnvVar",
     "Lora",
     "Model",
@@ -20,6 +21,7 @@ __all__ = [
     "Resources",
     "RunPolicy",
     "Script",
+    "SecretRef",
     "Toleration",
     "Trainer",
     "Training",
@@ -50,6 +52,7 @@ class Dataset:
     """The prepared dataset file."""
 
     path: str
+    """An absolute path, or a URL such as ``s3://bucket/file`` without a volume."""
     volume: Volume | None = None
 
 
@@ -182,6 +185,20 @@ class EnvVar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecretRef:
+    """A Secret in the run's namespace."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvFrom:
+    """Where more variables come from; the kubelet reads them, the operator never does."""
+
+    secret_ref: SecretRef
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trainer:
     """The container that trains; without a script it runs the built-in loop."""
 
@@ -190,6 +207,7 @@ class Trainer:
     script: Script | None = None
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
     rendezvous: str = "static"
 
 
@@ -207,7 +225,8 @@ class Checkpoint:
 class Output:
     """Where the result goes: ``<path>/model`` in Hugging Face's layout, ``<path>/result.json``.
 
-    Adapters go to ``<path>/adapter``, and a model to ``<path>/model`` only if they are merged.
+    Adapters go to ``<path>/adapter``, and a model to ``<path>/model`` only if they are merged. The
+    path is an absolute one, or a URL such as ``s3://bucket/folder`` without a volume.
     """
 
     path: str

@@ -10,7 +10,20 @@ _FILES = ("trainer/test_checkpoint_files.py", "trainer/test_checkpoint_tampering
 _STORE = ("trainer/test_checkpoint_tampering.py", "trainer/test_checkpoint_resume.py",
           "trainer/test_saver.py")  # fmt: skip
 
+_REMOTE = ("trainer/test_remote_runs.py",)
+
 MUTATIONS = (
+    *group("qwenft_trainer/remote_checkpoints.py", _REMOTE,
+        ("sees no fence behind a URL", 'self.store.get(f"{_FOLDER}/{name}", self.directory / name)',
+         "return"),
+        ("keeps every checkpoint behind a URL",
+         'self.store.remove(f"{_FOLDER}/{file}" for file in files)', "pass"),
+        ("fills the disks", 'for folder in self.directory.glob("*step-*"):', "for folder in ():"),
+    ),
+    *group("qwenft_trainer/hand_over.py", _REMOTE,
+        ("exports the first node's shards only", "store.get(name, folder / PurePosixPath(name)"
+         ".name)", "pass"),
+    ),
     *group("qwenft_trainer/checkpoint_files.py", _FILES,
         ("believes a damaged file", "if actual != expected:", "if False:"),
         ("prefers more steps to the later attempt", "(entry.attempt, entry.step), reverse",

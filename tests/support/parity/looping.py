@@ -33,7 +33,8 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     ``stop_after``: SIGTERM to the last rank when so many steps are done; ``kill_after``: SIGKILL.
     ``poison_after``: a parameter becomes NaN then. ``seen``: a file's name, to which each data rank
     adds the samples that it trains (:func:`note_samples`). ``full_after``: no file may grow beyond
-    ``FULL`` bytes from then on. ``compiler``: what ``QWENFT_COMPILE`` says.
+    ``FULL`` bytes from then on. ``apart``: each rank stands for a node, with a scratch directory of
+    its own under ``scratch``. ``compiler``: what ``QWENFT_COMPILE`` says.
     """
     settings = settings_of(stand, options)
     losses: dict[int, float] = {}
@@ -47,7 +48,7 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
             train.train(run)
         except TrainerError as caught:
             error = {"code": caught.exit_code, "step": caught.step, "message": str(caught)}
-    result = Path(settings.spec.output.path) / "result.json"
+    result = settings.output / "result.json"
     return {
         "losses": {str(step): loss for step, loss in losses.items()},
         "error": error,
@@ -60,6 +61,9 @@ def _surroundings(options: Mapping[str, Any]) -> Iterator[None]:
     """Set what the process has, and put it back for the next case."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     os.environ["QWENFT_COMPILE"] = options.get("compiler", "")
+    rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
+    place = ("0", "1") if options.get("apart") else (rank, ranks)
+    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = place
     try:
         yield
     finally:
@@ -71,7 +75,7 @@ def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
     """Return the settings that ``run.json`` and the environment would give."""
     spec = FinetuneSpec(
         model=Model(path=str(stand.model), config=options.get("config", {})),
-        dataset=Dataset(path=options["dataset"]),
+        dataset=Dataset(path=str(options["dataset"])),
         training=Training(
             batch_size=stand.plan.global_batch_size,
             learning_rate=options.get("rate", 1e-3),
@@ -86,9 +90,16 @@ def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
         checkpoint=Checkpoint(
             every_steps=options.get("save_every"), keep=2, keep_best=options.get("keep_best", False)
         ),
-        output=Output(path=options["output"], merge_adapter=options.get("merge", False)),
+        output=Output(path=str(options["output"]), merge_adapter=options.get("merge", False)),
     )
-    return Settings(plan=stand.plan, spec=spec, attempt=options.get("attempt", 1), identity="a run")
+    scratch = Path(options.get("scratch", options["output"]))
+    return Settings(
+        plan=stand.plan,
+        spec=spec,
+        attempt=options.get("attempt", 1),
+        identity="a run",
+        scratch=scratch / str(dist.get_rank()) if options.get("apart") else scratch,
+    )
 
 
 def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> None:

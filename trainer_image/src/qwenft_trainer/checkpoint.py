@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from qwenft_trainer.adam8bit import AdamW8bit
+from qwenft_trainer.by_node import local_rank, local_size, on_each_node, on_each_rank
 from qwenft_trainer.checkpoint_files import (
     MANIFEST,
     Found,
@@ -39,6 +40,7 @@ from qwenft_trainer.checkpoint_files import (
 )
 from qwenft_trainer.checkpoint_reader import GuardedReader, suspicious
 from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.remote_checkpoints import Mirror
 from qwenft_trainer.stages import Stages
 
 FENCE = "fence.json"
@@ -62,8 +64,9 @@ class CheckpointStore:
     """The checkpoints of one run, as one attempt sees them. All methods are collective.
 
     ``identity`` names the run: checkpoints of another one are passed over. So are those of step
-    ``before_step`` and later, where it is given: training from them ended badly. ``warn`` is told,
-    on rank 0, what was passed over and why.
+    ``before_step`` and later, where it is given: training from them ended badly. With ``mirror``
+    the directory is each node's own copy of a store, which counts. ``warn`` is told, on rank 0,
+    what was passed over and why.
     """
 
     directory: Path
@@ -72,14 +75,20 @@ class CheckpointStore:
     keep: int = 2
     keep_best: bool = False
     before_step: int | None = None
+    mirror: Mirror | None = None
     warn: Callable[[str], None] = print
+
+    @property
+    def where(self) -> str:
+        """What errors call the place."""
+        return str(self.directory) if self.mirror is None else self.mirror.url
 
     def claim(self) -> None:
         """Fence off earlier attempts.
 
         Raises :class:`TrainerError` if a later one was here, or the directory cannot be written to.
         """
-        with failures_named(f"checkpoints cannot be written to {self.directory}"):
+        with failures_named(f"checkpoints cannot be written to {self.where}"):
             self._on_rank_0(self._claim)
 
     def begin(self, step: int) -> Path:
@@ -88,7 +97,7 @@ class CheckpointStore:
         Raises :class:`TrainerError` if a later attempt has taken over.
         """
         partial = self.directory / f".{self._name(step)}.partial"
-        with failures_named(f"checkpoints cannot be written to {self.directory}"):
+        with failures_named(f"checkpoints cannot be written to {self.where}"):
             self._on_rank_0(lambda: self._prepare(partial))
         return partial
 
@@ -105,11 +114,14 @@ class CheckpointStore:
         ``notes`` are JSON values to find again with it. Raises :class:`TrainerError`, and publishes
         nothing, if it cannot be written or a later attempt has taken over meanwhile.
         """
-        final = self.directory / self._name(step)
-        what = f"checkpoint {final} cannot be written (those before it are whole; make room there)"
+        name = self._name(step)
+        what = f"checkpoint {self.where}/{name} cannot be written"
+        what += " (those before it are whole; make room there)"
         with failures_named(what), _removed_if_broken(partial):
             save(state, storage_writer=FileSystemWriter(str(partial)), process_group=group)
-            listed = _gathered(digests(partial, prefix=f"__{dist.get_rank()}_"), group)
+            mine = digests(partial, prefix=f"__{dist.get_rank()}_")
+            self._send(partial, mine, name, group)
+            listed = _gathered(mine, group)
             manifest = {
                 "step": step,
                 "attempt": self.attempt,
@@ -117,11 +129,12 @@ class CheckpointStore:
                 "notes": notes,
                 "files": listed,
             }
-            _from_rank_0(lambda: self._publish(partial, self._name(step), manifest), group)
+            from_rank_0(lambda: self._publish(partial, name, manifest), group)
+            self._thin(group)
 
     def restore(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored:
         """Load the newest checkpoint that is whole, under whatever plan it was written."""
-        for found in _from_rank_0(lambda: find(self.directory)):
+        for found in from_rank_0(lambda: find(self.directory)):
             reason = self._unusable(found)
             if reason is not None:
                 self._warn(f"checkpoint {found.path} is passed over: {reason}")
@@ -131,7 +144,7 @@ class CheckpointStore:
 
     def best(self) -> Found | None:
         """Return this run's checkpoint of the lowest validation loss, if any was evaluated."""
-        there = _from_rank_0(lambda: find(self.directory))
+        there = from_rank_0(lambda: find(self.directory))
         return best([found for found in there if found.identity == self.identity])
 
     def restore_best(self, stages: Stages, optimizer: torch.optim.Optimizer) -> Restored | None:
@@ -149,6 +162,7 @@ class CheckpointStore:
         prepare_moments(optimizer, found.step)
         with failures_named(f"checkpoint {found.path} cannot be read"):
             load(state_of(stages, optimizer), storage_reader=GuardedReader(found.path))
+            self._thin()
         return Restored(step=found.step, notes=found.notes)
 
     def _name(self, step: int) -> str:
@@ -161,20 +175,30 @@ class CheckpointStore:
             return f"it belongs to attempt {found.attempt}, this is attempt {self.attempt}"
         if self.before_step is not None and found.step >= self.before_step:
             return f"one from before step {self.before_step} was asked for"
-        mine = found.files_of(dist.get_rank(), dist.get_world_size())
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        if self.mirror is not None:  # each node looks through its own copy
+            fetch, rank, ranks = self.mirror.fetch_all, local_rank(), local_size()
+            on_each_node(lambda: fetch(found.path.name, (MANIFEST, *found.files)))
+        mine = found.files_of(rank, ranks)
         problem = unlisted(found) or verify(found.path, mine) or suspicious(found.path)
         problems = [problem for problem in _gathered_list(problem) if problem]
         return problems[0] if problems else None
 
     def _claim(self) -> None:
+        if self.mirror is not None:
+            self.mirror.look(attempt=self.attempt)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._check_fence()
         for leftover in self.directory.glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         fence = {"identity": self.identity, "attempt": self.attempt}
         write_json(self.directory / FENCE, fence)
+        if self.mirror is not None:
+            self.mirror.send_one(FENCE)
 
     def _check_fence(self) -> None:
+        if self.mirror is not None:
+            self.mirror.fetch(FENCE)
         try:
             fence = json.loads((self.directory / FENCE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -182,7 +206,7 @@ class CheckpointStore:
         if fence.get("identity") == self.identity and fence.get("attempt", 0) > self.attempt:
             raise TrainerError(
                 f"attempt {self.attempt} was replaced by attempt {fence['attempt']}, which owns "
-                f"{self.directory}; nothing was written"
+                f"{self.where}; nothing was written"
             )
 
     def _prepare(self, temporary: Path) -> None:
@@ -196,10 +220,13 @@ class CheckpointStore:
         write_json(temporary / MANIFEST, whole)
         self._check_fence()
         final = self.directory / name
+        if self.mirror is not None:
+            self.mirror.send(temporary, (*metadata, MANIFEST), name)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
         fsync_directory(self.directory)
+        before = {found.path.name for found in find(self.directory)}
         remove_old(
             self.directory,
             keep=self.keep,
@@ -207,9 +234,22 @@ class CheckpointStore:
             identity=self.identity,
             keep_best=self.keep_best,
         )
+        if self.mirror is not None:
+            self.mirror.remove(before - {found.path.name for found in find(self.directory)})
+
+    def _send(
+        self, partial: Path, files: Mapping[str, str], name: str, group: dist.ProcessGroup | None
+    ) -> None:
+        if self.mirror is not None:
+            send = self.mirror.send
+            on_each_rank(lambda: send(partial, files, name), group)
+
+    def _thin(self, group: dist.ProcessGroup | None = None) -> None:
+        if self.mirror is not None:
+            on_each_node(self.mirror.thin, group)
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
-        _from_rank_0(action)
+        from_rank_0(action)
 
     def _warn(self, message: str) -> None:
         if dist.get_rank() == 0:
@@ -266,8 +306,8 @@ def _removed_if_broken(partial: Path) -> Iterator[None]:
         raise
 
 
-def _from_rank_0(action: Callable[[], Value], group: dist.ProcessGroup | None = None) -> Value:
-    """Run ``action`` on rank 0; every rank gets its value, or its error."""
+def from_rank_0(action: Callable[[], Value], group: dist.ProcessGroup | None = None) -> Value:
+    """Run ``action`` on rank 0; every rank gets its value, or its error. Collective."""
     outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:

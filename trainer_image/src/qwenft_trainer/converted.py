@@ -7,21 +7,31 @@ from pathlib import Path
 import torch.distributed as dist
 
 from qwenft_trainer import flat
+from qwenft_trainer.by_node import on_each_node
 from qwenft_trainer.data import Splits, load, save_flat
 from qwenft_trainer.failure import TrainerError
 
 
 def load_once(
-    path: Path | str, folder: Path, *, vocab_size: int, warn: Callable[[str], None] = print
+    path: Path | str,
+    folder: Path,
+    *,
+    vocab_size: int,
+    apart: bool = False,
+    warn: Callable[[str], None] = print,
 ) -> Splits:
     """Load a dataset; one that is not flat is first converted into ``folder``, by rank 0.
 
     Later attempts find it there. Where ``folder`` cannot be written every rank reads the original.
-    Collective; raises :class:`DatasetInvalid` on all ranks alike.
+    ``apart``: each node has a folder of its own, which its first rank converts into. Collective;
+    raises :class:`DatasetInvalid` on all ranks alike.
     """
     path = Path(path)
     if path.suffix == flat.SUFFIX:
         return load(path, vocab_size=vocab_size)
+    if apart:
+        found = on_each_node(lambda: _converted(path, folder, vocab_size))
+        return load(found, vocab_size=vocab_size)
     outcome: list[Path | TrainerError | None] = [None]
     if dist.get_rank() == 0:
         try:

@@ -6,22 +6,32 @@ under its name only when it is whole.
 """
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint._consolidate_hf_safetensors import (
+    consolidate_safetensors_files,
+)
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import GenerationConfig, PretrainedConfig
 
 from qwenft_plan.spec import Lora
 from qwenft_trainer.adapters import merged, write_adapter
-from qwenft_trainer.checkpoint import failures_named
+from qwenft_trainer.by_node import local_size
+from qwenft_trainer.checkpoint import failures_named, from_rank_0
 from qwenft_trainer.checkpoint_files import copy_existing
+from qwenft_trainer.hand_over import gather_shards
 from qwenft_trainer.model import FAMILIES
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.stages import Stages
+
+Gather = Callable[[Path], None]
+"""Brings all nodes' files into rank 0's folder of the same name."""
 
 FILE_BYTES = 5 * 10**9
 TOKENIZER_FILES = (
@@ -47,41 +57,49 @@ def export_model(
     source: Path | None,
     dtype: torch.dtype,
     lora: Lora | None = None,
+    gather: Gather | None = None,
 ) -> None:
     """Write the model to ``directory``, in place of what was there. Collective.
 
     ``source`` is the directory that tokenizer and generation settings are copied from; adapters of
-    ``lora`` are merged into the weights. Raises :class:`TrainerError` if it cannot be written.
+    ``lora`` are merged into the weights. ``gather`` brings shards to rank 0 where ``directory`` is
+    another one on each node. Raises :class:`TrainerError` if it cannot be written.
     """
     with failures_named(f"the model cannot be written to {directory}"):
-        _export_model(stages, directory, source=source, dtype=dtype, lora=lora)
+        temporary = _begin(directory)
+        _write_weights(stages, temporary, dtype=dtype, lora=lora, gather=gather)
+        if dist.get_rank() == 0:
+            shutil.rmtree(temporary / SHARDED, ignore_errors=True)
+            _complete(temporary, stages.config, source, dtype)
+            _replace(temporary, directory)
+        dist.barrier()
 
 
-def _export_model(
+def _write_weights(
     stages: Stages,
-    directory: Path,
+    temporary: Path,
     *,
-    source: Path | None,
     dtype: torch.dtype,
     lora: Lora | None,
+    gather: Gather | None,
 ) -> None:
-    temporary = _begin(directory)
+    """Write shards in parallel, and put them together into files on rank 0."""
     weights = {name: value.detach() for name, value in stages.named_parameters()}
     weights = weights if lora is None else merged(weights, lora)
     weights = {name: value.to(dtype) for name, value in weights.items()}
     files = file_numbers(_all_sizes(weights))
+    shards = temporary / SHARDED
     writer = HuggingFaceStorageWriter(
-        str(temporary),
+        str(temporary if gather is None else shards),
         fqn_to_index_mapping=files,
         save_distributed=True,
-        enable_consolidation=True,
+        enable_consolidation=gather is None,
     )
     save(weights, storage_writer=writer)
-    if dist.get_rank() == 0:
-        shutil.rmtree(temporary / SHARDED, ignore_errors=True)
-        _complete(temporary, stages.config, source, dtype)
-        _replace(temporary, directory)
-    dist.barrier()
+    if gather is None:
+        return
+    gather(shards)
+    from_rank_0(lambda: consolidate_safetensors_files(str(shards), str(temporary), files))
 
 
 def export_result(
@@ -94,9 +112,12 @@ def export_result(
     """
     dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
     lora, model = settings.spec.training.adapters, settings.spec.model
+    store = settings.remote
+    apart = store is not None and local_size() < dist.get_world_size()
+    gather = partial(gather_shards, store) if apart and store is not None else None
     whole = lora is None or settings.spec.output.merge_adapter
     if whole:
-        export_model(stages, directory, source=source, dtype=dtype, lora=lora)
+        export_model(stages, directory, source=source, dtype=dtype, lora=lora, gather=gather)
     if lora is not None:
         final = directory == settings.model_directory
         beside = "adapter" if final else f"{directory.name}-adapter"

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qwenft_plan.errors import SpecError
+from qwenft_plan.places import is_url
 from qwenft_plan.plan import Plan
 from qwenft_plan.spec import FinetuneSpec, Training
 from qwenft_trainer import planfile
 from qwenft_trainer.failure import PlanInvalid
+from qwenft_trainer.remote import Store
 
 RUN_VARIABLE = "QWENFT_RUN"
 BEFORE_VARIABLE = "QWENFT_CHECKPOINT_BEFORE_STEP"
@@ -26,7 +29,8 @@ class Settings:
     """One attempt of one run.
 
     ``identity`` tells runs apart: a checkpoint of another one, in the same directory, is not ours.
-    ``before_step``: only checkpoints of fewer steps are gone on from; None: any.
+    ``before_step``: only checkpoints of fewer steps are gone on from; None: any. ``scratch`` is a
+    directory of this node, for what comes from URLs and goes to them.
     """
 
     plan: Plan
@@ -34,31 +38,63 @@ class Settings:
     attempt: int
     identity: str
     before_step: int | None = None
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "qwenft")
+
+    @property
+    def remote(self) -> Store | None:
+        """The store that the output goes to; None where it is a directory."""
+        url = self.spec.output.path
+        return Store(url) if is_url(url) else None
+
+    @property
+    def output(self) -> Path:
+        """Where the output is written; with a URL this node's own copy of it."""
+        return (
+            self.scratch / "output"
+            if is_url(self.spec.output.path)
+            else Path(self.spec.output.path)
+        )
+
+    def told(self, place: Path) -> str:
+        """Return where users find a file or folder of the output."""
+        if not is_url(self.spec.output.path):
+            return str(place)
+        return f"{self.spec.output.path}/{place.relative_to(self.output).as_posix()}"
+
+    @property
+    def converts_apart(self) -> bool:
+        """Whether each node converts the dataset for itself: nothing is shared, or it came here."""
+        return is_url(self.spec.output.path) or is_url(self.spec.dataset.path)
+
+    @property
+    def converted(self) -> Path:
+        """Where a dataset goes that is converted once."""
+        return (self.scratch if self.converts_apart else self.output) / "dataset"
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""
-        return Path(self.spec.output.path) / "checkpoints"
+        return self.output / "checkpoints"
 
     @property
     def logs(self) -> Path:
         """Where trackers keep their files."""
-        return Path(self.spec.output.path) / "logs"
+        return self.output / "logs"
 
     @property
     def best_directory(self) -> Path:
         """Where the model of the lowest validation loss goes, if it is kept."""
-        return Path(self.spec.output.path) / "best-model"
+        return self.output / "best-model"
 
     @property
     def model_directory(self) -> Path:
         """Where the finished model goes."""
-        return Path(self.spec.output.path) / "model"
+        return self.output / "model"
 
     @property
     def adapter_directory(self) -> Path:
         """Where trained adapters go, whether or not they are merged as well."""
-        return Path(self.spec.output.path) / "adapter"
+        return self.output / "adapter"
 
     @property
     def result_directory(self) -> Path:
@@ -95,6 +131,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         attempt=attempt,
         identity=_identity(run),
         before_step=before_step,
+        scratch=Path(tempfile.gettempdir()) / f"qwenft-{run.get('uid', '')}",
     )
 
 

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from qwenft_trainer import converted, planfile, trackers
+from qwenft_trainer import converted, hand_over, planfile, trackers
 from qwenft_trainer.best import Best, export_best
-from qwenft_trainer.checkpoint import CheckpointStore
-from qwenft_trainer.checkpoint_files import write_json
+from qwenft_trainer.checkpoint import CheckpointStore, from_rank_0
 from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import Feed, build_feed
@@ -31,6 +30,7 @@ from qwenft_trainer.meter import Meter
 from qwenft_trainer.model import check_config, read_config
 from qwenft_trainer.optim import build_optimizer, due, learning_rate, set_learning_rate, total_steps
 from qwenft_trainer.preemption import StopSignal
+from qwenft_trainer.remote_checkpoints import Mirror
 from qwenft_trainer.report import Reporter
 from qwenft_trainer.saver import Saver
 from qwenft_trainer.settings import Settings, read_settings
@@ -89,8 +89,9 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     check_config(config, spec.model.config)
     say(f"reading {spec.dataset.path}")
     splits = converted.load_once(
-        spec.dataset.path,
-        Path(spec.output.path) / "dataset",
+        hand_over.dataset_path(settings),
+        settings.converted,
+        apart=settings.converts_apart,
         vocab_size=int(config.vocab_size),
         warn=say,
     )
@@ -107,6 +108,8 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     backend, lora = planfile.compiler(os.environ), spec.training.adapters
     stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
     say(f"the model is in place after {time.monotonic() - began:.1f} s")
+    remote = settings.remote
+    mirror = None if remote is None else Mirror(store=remote, directory=settings.checkpoints)
     store = CheckpointStore(
         directory=settings.checkpoints,
         identity=settings.identity,
@@ -114,6 +117,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
         keep=spec.checkpoint.keep,
         keep_best=spec.checkpoint.keep_best,
         before_step=settings.before_step,
+        mirror=mirror,
         warn=say,
     )
     meter = Meter(settings, total=total, reporter=Reporter() if dist.get_rank() == 0 else None)
@@ -266,7 +270,7 @@ def finish(run: Run, loss: float) -> None:
     run.watchdog.beat("exporting the model", patience=FILES)
     export = partial(export_result, run.stages, settings=settings, source=run.model_source)
     export(settings.result_directory)
-    text = speak(run.stages, (run.validation or run.training).dataset, settings.result_directory)
+    text = speak(run.stages, (run.validation or run.training).dataset, run.model_source)
     if text is not None:
         say(f"sample: {text['prompt']!r} -> {text['continuation']!r}")
     result: dict[str, Any] = {
@@ -278,19 +282,22 @@ def finish(run: Run, loss: float) -> None:
         "tokensPerSecond": run.meter.tokens_per_second,
         "memoryGiB": run.meter.memory_gib,
         "seconds": elapsed(run),
-        "outputPath": str(settings.result_directory),
+        "outputPath": settings.told(settings.result_directory),
         "environment": environment(),
         "sample": text,
     }
     if spec.checkpoint.keep_best:
         last = Best(step=run.step, validation_loss=after, path=settings.result_directory)
         best = export_best(run.store, run.stages, run.optimizer, last, settings, export)
-        result |= best.to_mapping()
+        result |= best.to_mapping() | {"bestPath": settings.told(best.path)}
+    run.stages.wait_long()
+    from_rank_0(lambda: hand_over.write_result(settings, result))
     if dist.get_rank() == 0:
-        write_json(Path(spec.output.path) / "result.json", result)
         losses = [f"{value:.4g}" for value in (run.before, after) if value is not None]
         say(f"finished {run.step} steps; validation loss {' -> '.join(losses) or 'not measured'}")
     run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
+    if dist.get_rank() == 0:
+        hand_over.send_logs(settings)
 
 
 def elapsed(run: Run) -> float:

@@ -86,6 +86,7 @@ def _pod(
         "command": ["python", "-m", "qwenft_trainer"],
         "args": _arguments(spec.trainer),
         "env": variables,
+        **_secrets(spec.trainer),
         "resources": resources(spec, plan, placement),
         "volumeMounts": mounts(spec),
         "securityContext": {
@@ -124,6 +125,12 @@ def _image(trainer: Trainer, settings: Settings) -> dict[str, str]:
     policy = trainer.image_pull_policy or settings.image_pull_policy
     image = {"image": trainer.image or settings.trainer_image}
     return image | {"imagePullPolicy": policy} if policy else image
+
+
+def _secrets(trainer: Trainer) -> dict[str, Any]:
+    """Name the Secrets; what ``env`` sets wins over them."""
+    named = [{"secretRef": {"name": item.secret_ref.name}} for item in trainer.env_from]
+    return {"envFrom": named} if named else {}
 
 
 def _arguments(trainer: Trainer) -> list[str]:
