@@ -21,8 +21,8 @@ MUTATIONS = (
         ("fills the disks", 'for folder in self.directory.glob("*step-*"):', "for folder in ():"),
     ),
     *group("qwenft_trainer/hand_over.py", _REMOTE,
-        ("exports the first node's shards only", "store.get(name, folder / PurePosixPath(name)"
-         ".name)", "pass"),
+        ("exports the first node's shards only",
+         "store.get(name, folder / PurePosixPath(name).name)", "pass"),
     ),
     *group("qwenft_trainer/checkpoint_files.py", _FILES,
         ("believes a damaged file", "if actual != expected:", "if False:"),
