@@ -212,6 +212,31 @@ def test_patience_and_growth_reach_the_operator(template: Template) -> None:
     assert environment["QWENFT_GROWTH_AGE"] == "10"
 
 
+GANG_GROUPS = {
+    "kubernetes": {("scheduling.k8s.io", "workloads"), ("scheduling.k8s.io", "podgroups")},
+    "volcano": {("scheduling.volcano.sh", "podgroups")},
+    "coscheduling": {("scheduling.x-k8s.io", "podgroups")},
+}
+
+
+@pytest.mark.parametrize("namespace", ["", "team"])
+@pytest.mark.parametrize("gang", ["none", "auto", *GANG_GROUPS])
+def test_a_gang_scheduler_has_its_rights_and_no_other(
+    template: Template, gang: str, namespace: str
+) -> None:
+    flags = ("--set", f"scheduling.gang={gang}", "--set", f"watchNamespace={namespace}")
+    objects = template(*flags)
+    plain = template("--set", f"watchNamespace={namespace}")
+    more = rules_of(objects, "qwenft") - rules_of(plain, "qwenft")
+    wanted = {name for name in GANG_GROUPS if gang in (name, "auto")}
+    assert {(group, resource) for group, resource, _ in more} == set().union(
+        *(GANG_GROUPS[name] for name in wanted)
+    )
+    assert {verb for _, _, verb in more} == ({"create", "patch", "delete"} if wanted else set())
+    environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
+    assert environment["QWENFT_GANG"] == gang
+
+
 def test_prices_and_networks_reach_the_planner_as_it_reads_them(template: Template) -> None:
     flags = (
         "--set", "planner.prices.H100-80GB=2.5",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from qwenft_operator.run import Settings
 from simulated import World
 from simulated.controllers import Ending, fails, succeed_after
 
@@ -53,6 +54,20 @@ def started(**sections: object) -> tuple[World, Counted]:
 def test_a_start_is_five_object_writes_and_one_event() -> None:
     _, counted = started()
     assert counted.since() == START
+
+
+def test_a_gang_scheduler_costs_two_writes_an_attempt_more() -> None:
+    """Its object, before the Job, and the same once more to make it the Job's."""
+    world = World()
+    world.serves = ("scheduling.volcano.sh/v1beta1/PodGroup",)
+    world.settings = Settings(gang="volcano")
+    world.reconciler = world.new_process()
+    world.program(succeed_after(10**6))
+    counted = Counted(world)
+    world.submit()
+    world.settle()
+    assert counted.since() == START | {"apply": START["apply"] + 2}
+    rest(world, counted)
 
 
 def test_pods_that_come_up_cost_two_status_writes_at_most() -> None:

@@ -361,3 +361,35 @@ def test_without_a_cluster_the_kubeconfig_is_used(
         return host
 
     assert asyncio.run(main()) == "http://127.0.0.1:1"
+
+
+GROUP_LIST = {"kind": "APIResourceList", "resources": [{"kind": "PodGroup"}, {"kind": "Queue"}]}
+
+
+def test_the_kinds_of_a_group_are_those_that_discovery_names() -> None:
+    apiserver = Apiserver(answers=[(200, GROUP_LIST)])
+    version = "scheduling.volcano.sh/v1beta1"
+    assert ask(apiserver, lambda cluster: cluster.served(version)) == {"PodGroup", "Queue"}
+    assert apiserver.asked[0]["path"] == f"/apis/{version}"
+
+
+def test_a_group_that_nobody_serves_has_no_kinds() -> None:
+    apiserver = Apiserver(answers=[(404, {"message": "not found"})])
+    assert ask(apiserver, lambda cluster: cluster.served("nowhere.dev/v1")) == frozenset()
+
+
+def test_discovery_that_fails_is_no_answer() -> None:
+    apiserver = Apiserver(answers=[(503, {"message": "later"})])
+    with pytest.raises(Unavailable):
+        ask(apiserver, lambda cluster: cluster.served("scheduling.k8s.io/v1alpha1"))
+
+
+def test_kinds_that_share_a_name_go_to_their_own_group() -> None:
+    body = {
+        "apiVersion": "scheduling.x-k8s.io/v1alpha1", "kind": "PodGroup",
+        "metadata": {"name": "tiny-1-abc", "namespace": "team"},
+    }  # fmt: skip
+    apiserver = Apiserver(answers=[(201, {"metadata": {"uid": "uid-7"}})])
+    assert ask(apiserver, lambda cluster: cluster.apply(body)) == "uid-7"
+    path = "/apis/scheduling.x-k8s.io/v1alpha1/namespaces/team/podgroups/tiny-1-abc"
+    assert apiserver.asked[0]["path"] == path

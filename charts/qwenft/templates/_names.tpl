@@ -37,6 +37,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (printf "%s-progress" (include "qwenft.fullname" .)) .Values.progress.existingSecret -}}
 {{- end -}}
 
+{{/* What each gang scheduler is told by. */}}
+{{- define "qwenft.gangs" -}}
+coscheduling: {group: scheduling.x-k8s.io, resources: [podgroups]}
+kubernetes: {group: scheduling.k8s.io, resources: [workloads, podgroups]}
+volcano: {group: scheduling.volcano.sh, resources: [podgroups]}
+{{- end -}}
+
 {{/* Rights on a run's objects: cluster-wide, or in one namespace. */}}
 {{- define "qwenft.runRules" -}}
 - apiGroups: [qwenft.dev]
@@ -66,4 +73,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]
+{{- range $gang, $objects := include "qwenft.gangs" . | fromYaml }}
+{{- if has $.Values.scheduling.gang (list $gang "auto") }}
+- apiGroups: [{{ $objects.group }}]
+  resources: {{ toJson $objects.resources }}
+  # Who may not delete an object may not hand it over to its Job either.
+  verbs: [create, patch, delete]
+{{- end }}
+{{- end }}
 {{- end -}}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenft_operator import names
+from qwenft_operator import gangs, names
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import Metrics, MetricsServer
@@ -60,6 +60,8 @@ class Options:
     name: str = "qwenft"
     """The operator's own name, which its ConfigMaps begin with."""
     learns: bool = True
+    gang: str = gangs.NONE
+    scheduler: str = ""
     patience: float = 600.0
     """Seconds for which a waiting run may be overtaken."""
     growth: float = 60.0
@@ -83,6 +85,8 @@ class Options:
             home=environ.get("QWENFT_OPERATOR_NAMESPACE", ""),
             name=environ.get("QWENFT_OPERATOR_NAME", "") or "qwenft",
             learns=environ.get("QWENFT_LEARN", "true") != "false",
+            gang=_gang(environ.get("QWENFT_GANG", "")),
+            scheduler=environ.get("QWENFT_SCHEDULER", ""),
             patience=float(environ.get("QWENFT_PATIENCE", "") or 600),
             growth=float(environ.get("QWENFT_GROWTH", "") or 60),
             growth_age=float(environ.get("QWENFT_GROWTH_AGE", "") or 60),
@@ -102,6 +106,8 @@ class Options:
             image_pull_policy=self.image_pull_policy,
             progress_url=self.progress_url if serving else "",
             progress_ca=authority,
+            gang=self.gang,
+            scheduler=self.scheduler,
             patience_seconds=self.patience,
             growth_seconds=self.growth,
             growth_age_seconds=self.growth_age,
@@ -110,6 +116,12 @@ class Options:
 
 def _port(text: str) -> int | None:
     return int(text) if text else None
+
+
+def _gang(text: str) -> str:
+    if text and text not in gangs.WISHES:
+        raise ValueError(f"QWENFT_GANG: {text!r} is none of {', '.join(gangs.WISHES)}")
+    return text or gangs.NONE
 
 
 class App:

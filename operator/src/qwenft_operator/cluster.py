@@ -139,16 +139,28 @@ class ApiCluster:
                 return None
             raise _translated(f"list of {kind}", answer) from None
 
-    async def apply(self, manifest: Body) -> None:
-        """Make the object so (server-side apply)."""
+    async def served(self, api_version: str) -> frozenset[str]:
+        """Return the kinds that are served under a group and version."""
+        try:
+            found = await self._call("GET", f"/apis/{api_version}")
+        except _Answer as answer:
+            if answer.code == _NOT_FOUND:
+                return frozenset()
+            raise _translated(f"discovery of {api_version}", answer) from None
+        return frozenset(str(item.get("kind")) for item in found.get("resources") or ())
+
+    async def apply(self, manifest: Body) -> str:
+        """Make the object so (server-side apply); return its uid."""
         kind, metadata = manifest["kind"], manifest["metadata"]
-        path = _path(kind, metadata["namespace"], metadata["name"])
+        place = kind if kind in _KINDS else f"{manifest['apiVersion']}/{kind}"
+        path = _path(place, metadata["namespace"], metadata["name"])
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         try:
             made = await self._call("PATCH", path, query=query, body=manifest, content=_APPLY)
         except _Answer as answer:
             raise _translated(f"{kind} {metadata['name']}", answer) from None
-        self._note_age(kind, made)
+        self._note_age(place, made)
+        return str((made.get("metadata") or {}).get("uid", ""))
 
     async def create(self, manifest: Body) -> None:
         """Make an object that must not be there yet."""
@@ -246,9 +258,15 @@ class ApiCluster:
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
-    prefix, plural = _KINDS[kind]
+    prefix, plural = _KINDS.get(kind) or _elsewhere(kind)
     middle = f"/namespaces/{quote(namespace)}" if namespace and kind != "Node" else ""
     return f"{prefix}{middle}/{plural}" + (f"/{quote(name)}" if name else "")
+
+
+def _elsewhere(place: str) -> tuple[str, str]:
+    """Return prefix and plural of a kind that is named with its group: others share the name."""
+    api_version, _, kind = place.rpartition("/")
+    return f"/apis/{api_version}", f"{kind.lower()}s"
 
 
 def _parsed(status: int, data: bytes) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Decision:
     """
 
     apply: tuple[dict[str, Any], ...] = ()
+    hand_over: tuple[dict[str, Any], ...] = ()
+    """Of those the ones that belong to the last, a Job, once it is there."""
     status: Mapping[str, Any] | None = None
     """The whole new status; None leaves it as it is."""
     events: tuple[Notice, ...] = ()

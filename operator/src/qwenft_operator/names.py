@@ -14,6 +14,7 @@ __all__ = [
     "PLURAL",
     "VERSION",
     "config_map",
+    "gang",
     "job",
     "progress_path",
     "run_labels",
@@ -46,6 +47,9 @@ ANNOTATION_CA = "qwenft.dev/progress-ca"
 """The authority that signed the operator's certificate; pods read it as a file."""
 ANNOTATION_PLAN = "qwenft.dev/plan-status"
 """On a Job: what the status says of its plan, for an operator that finds the status silent."""
+
+ANNOTATION_VOLCANO = "scheduling.volcano.sh/queue-name"
+"""Volcano's: on a run it names the queue of its gangs."""
 
 BEFORE_STEP = "QWENFT_CHECKPOINT_BEFORE_STEP"
 """Variable of a trainer that must go on from an older checkpoint than the newest."""
@@ -97,6 +101,11 @@ def service(name: str) -> str:
 def job(name: str, attempt: int) -> str:
     """Return the name of one attempt's Job; attempts count from 1."""
     return f"{name}-{attempt}"
+
+
+def gang(job_name: str, digest: str) -> str:
+    """Return the name of an attempt's gang: its size cannot be changed, and a plan has one."""
+    return f"{job_name}-{digest}"
 
 
 def run_labels(name: str, uid: str) -> dict[str, str]:

@@ -58,8 +58,11 @@ class Cluster(Protocol):
     ) -> tuple[Body, ...]:
         """Return the objects of a kind, of all namespaces if none is named."""
 
-    async def apply(self, manifest: Body) -> None:
-        """Make the object so (server-side apply).
+    async def served(self, api_version: str) -> frozenset[str]:
+        """Return the kinds that are served under a group and version; none for an unknown one."""
+
+    async def apply(self, manifest: Body) -> str:
+        """Make the object so (server-side apply); return its uid.
 
         With a ``metadata.resourceVersion`` only that version is replaced, else :class:`Conflict`.
         """

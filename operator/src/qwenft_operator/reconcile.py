@@ -18,6 +18,7 @@ from qwenft_operator import logs, names
 from qwenft_operator.clock import format_time
 from qwenft_operator.decide import decide
 from qwenft_operator.decision import Decision, Notice
+from qwenft_operator.discovery import Discovery
 from qwenft_operator.experience import finding_of
 from qwenft_operator.history import History
 from qwenft_operator.notebook import Notebook
@@ -25,6 +26,7 @@ from qwenft_operator.observe import observe
 from qwenft_operator.outlook import SHARED_SECONDS, Outlook
 from qwenft_operator.port import Cluster, Conflict, Refused
 from qwenft_operator.recollect import recollected
+from qwenft_operator.render.gang import handed_over
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Owner, Run, Settings
 from qwenft_operator.situation import Situation
@@ -86,6 +88,7 @@ class Reconciler:
         self._reports = reports or Reports()
         self._notebook = notebook or Notebook(cluster, namespace="", name="")
         self._outlook = Outlook(cluster, scope, lasts=shared_for)
+        self._discovery = Discovery(cluster, self._settings.gang)
         self._clock = clock
         self._planning = asyncio.Lock()
         self._waiting: dict[Key, Place] = {}
@@ -213,6 +216,7 @@ class Reconciler:
                 obstacles=()
                 if goes_on
                 else await obstacles(self._cluster, situation.run, situation.attempt + 1),
+                gang=None if goes_on else await self._discovery.gang(),
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.
@@ -236,9 +240,13 @@ class Reconciler:
         """Carry the decision out, in the order that makes it repeatable."""
         owner = situation.run.owner
         try:
+            uid = ""
             for manifest in decision.apply:
-                await self._cluster.apply(manifest)
+                uid = await self._cluster.apply(manifest)
+            for manifest in decision.hand_over:
+                await self._cluster.apply(handed_over(manifest, decision.apply[-1], uid))
         except Refused as refusal:
+            self._discovery.forget()
             return await self._tell_refusal(body, situation, refusal)
         try:
             if not await self._write_status(body, decision):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qwenft_operator import names
+from qwenft_operator import gangs, names
 from qwenft_operator.clock import parse_time
 from qwenft_plan.errors import SpecError
 from qwenft_plan.spec import FinetuneSpec
@@ -32,6 +32,8 @@ class Owner:
     """The user's labels that Kueue reads, to be copied to the Job."""
     topology: Mapping[str, str] = field(default_factory=dict)
     """The user's annotations that Kueue reads, to be copied to the pods."""
+    gang_queue: str = ""
+    """The queue of Volcano's that the user's annotation names."""
 
     @property
     def queue(self) -> str:
@@ -61,6 +63,10 @@ class Settings:
     """``https://host:port`` of the progress endpoint; empty: pods do not report."""
     progress_ca: str = ""
     """PEM of the authority that signed the endpoint's certificate."""
+    gang: str = gangs.NONE
+    """The gang scheduler that pods are given to: one of :data:`qwenft_operator.gangs.WISHES`."""
+    scheduler: str = ""
+    """The name under which it runs; empty: its usual one."""
     patience_seconds: float = 600.0
     """For how long a waiting run may be overtaken by later ones."""
     growth_seconds: float = 60.0
@@ -99,6 +105,7 @@ class Run:
                 spec=mapping,
                 queueing=_of_kueue(metadata.get("labels")),
                 topology=_of_kueue(metadata.get("annotations")),
+                gang_queue=(metadata.get("annotations") or {}).get(names.ANNOTATION_VOLCANO, ""),
             ),
             generation=metadata.get("generation", 1),
             deleting="deletionTimestamp" in metadata,

@@ -10,6 +10,7 @@ from qwenft_operator import names
 from qwenft_operator.advice import NO_ADVICE, Advice
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Deletion, Notice
+from qwenft_operator.gangs import GangApi
 from qwenft_operator.history import History
 from qwenft_operator.nodes import Capacity
 from qwenft_operator.observe import JobView, Observed, PodView
@@ -44,6 +45,8 @@ class Situation:
     """Seconds since the capacity was last looked at for the sake of an attempt that runs."""
     advice: Advice = NO_ADVICE
     """Prices, networks and lessons; known together with the capacity."""
+    gang: GangApi | None = None
+    """The gang scheduler's API, as far as there is one to use."""
     obstacles: tuple[str, ...] = ()
     """What the namespace lacks or has too much of; known together with the capacity."""
 
@@ -127,6 +130,7 @@ class Situation:
         delete: tuple[Deletion, ...] = (),
         events: tuple[Notice, ...] = (),
         requeue_after: float | None = None,
+        hand_over: tuple[dict[str, Any], ...] = (),
     ) -> Decision:
         """Return the decision that reports ``report``, with an event when the phase changes."""
         deadline = self.deadline_in()
@@ -136,6 +140,7 @@ class Situation:
             events = (Notice(reason=report.phase, message=report.message, warning=warning),)
         return Decision(
             apply=apply,
+            hand_over=hand_over,
             status=self._changed(compose(self.run, report, self.now)),
             events=events,
             delete=delete,

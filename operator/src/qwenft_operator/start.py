@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from qwenft_operator import names, order
+from qwenft_operator import gangs, names, order
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Notice
 from qwenft_operator.failure import Failure
@@ -114,13 +114,18 @@ def _begin(
         settings=situation.settings,
         placement=capacity.placement(situation.spec, planned, avoid=avoided),
         before_step=situation.history.before_step,
+        gang_api=situation.gang,
     )
+    gang = objects[3:-1]
     if planned.plan.digest in situation.observed.plans:
         # Immutable, and perhaps written by another version of this operator.
         objects = tuple(item for item in objects if item["kind"] != "ConfigMap")
     message = f"attempt {attempt}: {planned.summary}. {planned.reason}"
     if avoided:
         message += f" Avoids {', '.join(avoided)}, which failed repeatedly."
+    if not situation.run.owner.queue:
+        lack = gangs.missing(situation.settings.gang, situation.gang)
+        message += f" {lack}" if lack else ""
     if attempt > 1 and situation.has_script:
         message += f" {BEGINS_ANEW.capitalize()}."
     changes: dict[str, Any] = {
@@ -138,7 +143,7 @@ def _begin(
     report = Report(phase=phase, reason=phase, message=message, planned="True", changes=changes)
     notice = Notice(reason="Starting", message=message)
     objects = remembering(objects, changes["plan"], message)
-    return situation.decision(report, apply=objects, events=(notice,))
+    return situation.decision(report, apply=objects, events=(notice,), hand_over=gang)
 
 
 def _infeasible(situation: Situation, capacity: Capacity, error: Infeasible) -> Decision:

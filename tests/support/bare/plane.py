@@ -48,6 +48,8 @@ class Plane:
     ports: dict[str, int]
     guard: Guard
     controller_flags: tuple[str, ...] = ()
+    apiserver_flags: tuple[str, ...] = ()
+    scheduler_flags: tuple[str, ...] = ()
     started: dict[str, processes.Process] = field(default_factory=dict)
 
     @property
@@ -116,6 +118,10 @@ class Plane:
         log = self.folder / "apiserver.log"
         wait_until(self._is_ready, seconds=120, what="the apiserver's readiness", log=log)
 
+    def start_scheduler(self) -> None:
+        """Start the scheduler; whoever stopped it may start it anew."""
+        self.start("scheduler", self.program("kube-scheduler"), *_scheduler(self))
+
     def _is_ready(self) -> bool:
         if not processes.alive(self.started["apiserver"]):
             raise RuntimeError((self.folder / "apiserver.log").read_text()[-2000:])
@@ -127,44 +133,47 @@ class Plane:
 
 @contextmanager
 def plane(
-    folder: Path, layout: Layout, *, scheduler: bool = True, controller_flags: tuple[str, ...] = ()
+    folder: Path,
+    layout: Layout,
+    *,
+    scheduler: bool = True,
+    controller_flags: tuple[str, ...] = (),
+    apiserver_flags: tuple[str, ...] = (),
+    scheduler_flags: tuple[str, ...] = (),
 ) -> Iterator[Plane]:
     """Bring a control plane up with the definition and the operator's rights; end it at last.
 
     Also where the test is killed in the middle of it: see :mod:`bare.guard`.
     """
     with Guard() as guard:
-        yield from _guarded(
-            guard, folder, layout, scheduler=scheduler, controller_flags=controller_flags
+        made = Plane(
+            folder=folder,
+            layout=layout,
+            guard=guard,
+            ports=_ports(),
+            controller_flags=controller_flags,
+            apiserver_flags=apiserver_flags,
+            scheduler_flags=scheduler_flags,
         )
+        yield from _guarded(made, scheduler=scheduler)
 
 
-def _guarded(
-    guard: Guard,
-    folder: Path,
-    layout: Layout,
-    *,
-    scheduler: bool,
-    controller_flags: tuple[str, ...],
-) -> Iterator[Plane]:
+def _ports() -> dict[str, int]:
     parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress")
-    made = Plane(
-        folder=folder,
-        layout=layout,
-        guard=guard,
-        ports=dict(zip(parts, free_ports(len(parts)), strict=True)),
-        controller_flags=controller_flags,
-    )
-    data = Path(f"/dev/shm/{folder.name}-{made.ports['etcd']}-etcd")  # noqa: S108
+    return dict(zip(parts, free_ports(len(parts)), strict=True))
+
+
+def _guarded(made: Plane, *, scheduler: bool) -> Iterator[Plane]:
+    data = Path(f"/dev/shm/{made.folder.name}-{made.ports['etcd']}-etcd")  # noqa: S108
     data.mkdir(mode=0o700)
-    guard.over_folder(data)
+    made.guard.over_folder(data)
     try:
         _write(made)
         made.start("etcd", made.program("server"), *_etcd(made, data))
         made.start_apiserver()
         made.start("controllers", made.program("kube-controller-manager"), *_controllers(made))
         if scheduler:
-            made.start("scheduler", made.program("kube-scheduler"), *_scheduler(made))
+            made.start_scheduler()
         _install(made)
         yield made
     finally:
@@ -224,7 +233,7 @@ def _apiserver(made: Plane) -> list[str]:
         "--disable-admission-plugins=TaintNodesByCondition",  # nobody would lift the taint
         "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
         "--profiling=false", f"--audit-policy-file={made.folder}/audit.json",
-        f"--audit-log-path={made.audit}",
+        f"--audit-log-path={made.audit}", *made.apiserver_flags,
     ]  # fmt: skip
 
 
@@ -245,5 +254,5 @@ def _scheduler(made: Plane) -> list[str]:
     return [
         f"--kubeconfig={made.kubeconfig('scheduler')}", "--bind-address=127.0.0.1",
         f"--secure-port={made.ports['scheduler']}", "--leader-elect=false", "--profiling=false",
-        "--kube-api-qps=1000", "--kube-api-burst=1000",
+        "--kube-api-qps=1000", "--kube-api-burst=1000", *made.scheduler_flags,
     ]  # fmt: skip

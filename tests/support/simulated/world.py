@@ -57,6 +57,9 @@ class World:
         """Seconds for which plans share a read; no events tell the process when to read anew."""
         self.refusals: dict[str, str] = {}
         """Kind → why the apiserver refuses it."""
+        self.serves: tuple[str, ...] = ()
+        """Kinds of gang APIs, as ``scheduling.volcano.sh/v1beta1/PodGroup``."""
+        self.discoveries: list[str] = []
         self.tokens: dict[str, Identity] = {}
         self.reports = Reports()
         self.settings = Settings()
@@ -236,7 +239,14 @@ class World:
             and not (fields and body.get("status", {}).get("phase") in ("Succeeded", "Failed"))
         )
 
-    async def apply(self, manifest: Mapping[str, Any]) -> None:
+    async def served(self, api_version: str) -> frozenset[str]:
+        self.discoveries.append(api_version)
+        return frozenset(
+            kind for version, _, kind in (each.rpartition("/") for each in self.serves)
+            if version == api_version
+        )  # fmt: skip
+
+    async def apply(self, manifest: Mapping[str, Any]) -> str:
         kind, metadata = manifest["kind"], manifest["metadata"]
         self._write(f"apply {kind}/{metadata['name']}")
         if kind in self.refusals:
@@ -256,7 +266,11 @@ class World:
             raise Refused(f"{kind} {metadata['name']}", "data: field is immutable")
         elif kind == "Job" and old["spec"] != manifest["spec"]:
             raise Refused(f"{kind} {metadata['name']}", "spec.template: field is immutable")
+        elif "ownerReferences" in metadata:
+            old["metadata"]["ownerReferences"] = list(metadata["ownerReferences"])
         self._written()
+        uid: str = self.objects[kind, metadata["namespace"], metadata["name"]]["metadata"]["uid"]
+        return uid
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
