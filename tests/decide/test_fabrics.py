@@ -16,7 +16,7 @@ from qwenft_operator.nodes import Capacity, capacity
 from qwenft_operator.render import Placement
 from qwenft_plan.inventory import PLAIN
 from qwenft_plan.model import ModelShape
-from qwenft_plan.parsing import FABRIC_NAMES
+from qwenft_plan.parsing_network import FABRIC_NAMES
 from qwenft_plan.planner import Planned, plan
 from qwenft_plan.sections import Network
 from qwenft_plan.spec import FinetuneSpec

@@ -14,7 +14,7 @@ from typing import Any
 
 from qwenft_operator.fabrics import Networks
 from qwenft_operator.quantities import amount
-from qwenft_plan import parsing
+from qwenft_plan import parsing_network
 from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import find_device
 from qwenft_plan.lessons import NO_LESSONS, Lessons
@@ -85,7 +85,7 @@ def _network(mapping: Mapping[object, object], wrong: list[str]) -> Networks:
         else:
             wrong.append(f"network.{key} is no object")
     try:
-        wish = parsing.network(own, "network")
+        wish = parsing_network.network(own, "network")
     except SpecError as error:
         wrong.append(str(error)[:256])
         wish = Network()

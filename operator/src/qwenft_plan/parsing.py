@@ -8,6 +8,7 @@ from typing import Any
 
 from qwenft_plan import fields, places
 from qwenft_plan.errors import SpecError
+from qwenft_plan.parsing_network import network
 from qwenft_plan.plan import CHECKPOINTING, METHODS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from qwenft_plan.sections import (
     MATRICES,
@@ -17,7 +18,6 @@ from qwenft_plan.sections import (
     EnvVar,
     Lora,
     Model,
-    Network,
     NodeRange,
     Output,
     Parallelism,
@@ -35,7 +35,6 @@ __all__ = [
     "checkpoint",
     "dataset",
     "model",
-    "network",
     "output",
     "parallelism",
     "resources",
@@ -48,7 +47,6 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 SCHEDULERS = ("constant", "linear", "cosine")
 CLEAN_POD_POLICIES = ("None", "Running", "All")
 RENDEZVOUS = ("static", "c10d")
-FABRIC_NAMES = ("auto", "tcp", "efa", "rdma", "sriov")
 MOST_NODES = 4096
 MOST_PROCESSES = 64
 MOST_RANK = 1024
@@ -56,7 +54,6 @@ _RESERVED_ENV = re.compile(
     r"PET_.*|MASTER_(ADDR|PORT)|(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_)?WORLD_SIZE"
     r"|TORCHELASTIC_.*|QWENFT_.*|KUBEFLOW_TRAINER_.*"
 )
-_RESOURCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 # A volume mounted over one of these would hide what the container needs.
 _SYSTEM_DIRECTORIES = (
     "bin",
@@ -261,21 +258,6 @@ def resources(mapping: Mapping[str, Any], path: str) -> Resources:
         ),
         network=network(fields.section(mapping, "network", path), f"{path}.network"),
     )
-
-
-def network(mapping: Mapping[str, Any], path: str) -> Network:
-    """Parse ``spec.resources.network``; the operator's settings have the same fields."""
-    fields.only_known(mapping, ("fabric", "resource", "count"), path)
-    found = Network(
-        fabric=fields.choice(mapping, "fabric", path, FABRIC_NAMES, "auto"),
-        resource=fields.text(mapping, "resource", path),
-        count=fields.integer(mapping, "count", path, least=1, most=256),
-    )
-    if found.resource and _RESOURCE.fullmatch(found.resource) is None:
-        raise SpecError(f"{path}.resource", f"{found.resource!r} is no resource such as rdma/ib")
-    if found.fabric == "tcp" and (found.resource or found.count is not None):
-        raise SpecError(f"{path}.fabric", "tcp asks for no resource; leave resource and count out")
-    return found
 
 
 def _list(mapping: Mapping[str, Any], key: str, path: str) -> list[Any]:
