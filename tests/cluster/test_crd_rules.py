@@ -81,6 +81,9 @@ ACCEPTED: dict[str, Body] = {
         output={"path": "s3://bucket/run-1", "volume": None},
         trainer={"envFrom": [{"secretRef": {"name": "store"}}]},
     ),
+    "a copy for the hub": body(
+        output={"path": "/data/out", "volume": VOLUME, "hub": {"repository": "me/tuned-7b"}}
+    ),
     "adapters with peft's defaults": body(training={"method": "lora"}),
     "adapters as described": body(
         training={
@@ -106,6 +109,17 @@ REFUSED: dict[str, tuple[Body, str]] = {
     ),
     "a relative path": (body(output={"path": "out"}), "spec.output.path"),
     "a path that climbs": (body(output={"path": "/data/../etc"}), "must not climb"),
+    "a repository without an owner": (
+        body(output={"path": "/data/out", "volume": VOLUME, "hub": {"repository": "tuned"}}),
+        "spec.output.hub.repository",
+    ),
+    "a script's model for the hub": (
+        body(
+            output={"path": "/data/out", "volume": VOLUME, "hub": {"repository": "me/x"}},
+            trainer={"script": {"configMap": {"name": "x"}}},
+        ),
+        "spec.output.hub: is done by the built-in loop only",
+    ),
     "a URL that climbs": (
         body(output={"path": "s3://b/../etc", "volume": None}),
         "must not climb",

@@ -36,6 +36,28 @@ def test_a_run_trains_and_succeeds() -> None:
     assert event_reasons(world) == ["Starting", "Training", "Succeeded"]
 
 
+@pytest.mark.parametrize(
+    ("told", "reason", "words"),
+    [
+        ({"hubUrl": "https://hub.test/me/x"}, "HubUploaded", "4 steps"),
+        ({"hubError": "403 Forbidden"}, "HubUploadFailed", "not on the hub: 403 Forbidden"),
+    ],
+)
+def test_what_became_of_the_copy_for_the_hub_is_told_once_and_fails_nothing(
+    told: dict[str, str], reason: str, words: str
+) -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(30, **told))
+    status = world.live_until("Succeeded", "Failed")
+    for _ in range(5):
+        world.tick()
+    assert status["phase"] == "Succeeded"
+    assert told.items() <= status["result"].items()
+    assert event_reasons(world).count(reason) == 1
+    assert (words in status["message"]) == (reason == "HubUploadFailed")
+
+
 def test_an_attempt_is_made_of_four_objects_and_one_status_write() -> None:
     world = World()
     world.submit()

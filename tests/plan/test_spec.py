@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenft_plan.errors import SpecError
-from qwenft_plan.spec import MATRICES, FinetuneSpec, Lora, Training, Volume
+from qwenft_plan.spec import MATRICES, FinetuneSpec, Hub, Lora, Training, Volume
 
 CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
 SMALLEST: dict[str, Any] = {
@@ -132,6 +132,11 @@ def test_every_field_is_read() -> None:
             "spec.training.lora.targetModules[1]",
             "'lm_head' is none of q_proj",
         ),
+        ("output.hub", {}, "spec.output.hub.repository", "owner/name"),
+        ("output.hub", {"repository": "name"}, "spec.output.hub.repository", "owner/name"),
+        ("output.hub", {"repository": "a/b/c"}, "spec.output.hub.repository", "owner/name"),
+        ("output.hub", {"repository": "a/b", "private": 1}, "spec.output.hub.private", "true or"),
+        ("output.hub", {"token": "x"}, "spec.output.hub.token", "not a known field"),
         ("output.mergeAdapter", 1, "spec.output.mergeAdapter", "true or false"),
         ("output.mergeAdapter", True, "spec.output.mergeAdapter", "spec.training.method: lora"),
         ("resources.nodes", {"min": 3, "max": 2}, "spec.resources.nodes.max", "2 is below"),
@@ -311,3 +316,19 @@ def test_secrets_are_named_in_their_order() -> None:
     named = [{"secretRef": {"name": name}} for name in ("store", "hub")]
     spec = FinetuneSpec.from_mapping(SMALLEST | {"trainer": {"envFrom": named}})
     assert [item.secret_ref.name for item in spec.trainer.env_from] == ["store", "hub"]
+
+
+def test_a_copy_for_the_hub_is_private_unless_asked_for_otherwise() -> None:
+    def hub(**private: bool) -> Hub | None:
+        wanted = {"repository": "me/tuned-7b"} | private
+        return FinetuneSpec.from_mapping(with_value("output.hub", wanted)).output.hub
+
+    assert hub() == Hub(repository="me/tuned-7b", private=True)
+    assert hub(private=False) == Hub(repository="me/tuned-7b", private=False)
+
+
+def test_a_script_sends_its_model_to_the_hub_by_itself() -> None:
+    mapping = with_value("output.hub", {"repository": "me/x"})
+    mapping |= {"trainer": {"script": {"configMap": {"name": "x"}}}}
+    error = refusal(mapping)
+    assert error.path == "spec.output.hub"

@@ -258,7 +258,18 @@ def _succeeded(situation: Situation, job: JobView) -> Decision:
         message=_success_message(result),
         changes=changes,
     )
-    return situation.decision(report, requeue_after=0.0)
+    return situation.decision(report, events=_hub_notices(result), requeue_after=0.0)
+
+
+def _hub_notices(result: Mapping[str, Any] | None) -> tuple[Notice, ...]:
+    """Say what became of the copy for the hub: a run does not fail over it."""
+    told = result or {}
+    if "hubError" in told:
+        message = f"the model was not sent to the hub: {told['hubError']}; it lies in the output"
+        return (Notice(reason="HubUploadFailed", message=message, warning=True),)
+    if "hubUrl" in told:
+        return (Notice(reason="HubUploaded", message=f"the model is on {told['hubUrl']}"),)
+    return ()
 
 
 def _completed(known: Mapping[str, Any], attempt: int, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,6 +290,8 @@ def _success_message(result: dict[str, Any] | None) -> str:
         message += f", validation loss {before:.3f} → {after:.3f}"
     if result.get("outputPath"):
         message += f"; the model lies in {result['outputPath']}"
+    if result.get("hubError"):
+        message += f", but not on the hub: {result['hubError']}"
     return message
 
 

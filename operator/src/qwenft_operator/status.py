@@ -240,7 +240,8 @@ def _pod(pod: PodView) -> dict[str, Any]:
 
 _RESULT = ("validationLossBefore", "validationLossAfter", "finalLoss", "steps", "trainedTokens",
            "tokensPerSecond", "memoryGiB", "seconds", "outputPath", "bestStep",
-           "bestValidationLoss", "bestPath", "environment")  # fmt: skip
+           "bestValidationLoss", "bestPath", "environment", "hubUrl",
+           "hubError")  # fmt: skip
 
 
 def result_block(pods: tuple[PodView, ...]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ __all__ = [
     "Dataset",
     "EnvFrom",
     "EnvVar",
+    "Hub",
     "Lora",
     "Model",
     "Network",
@@ -222,6 +223,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hub:
+    """A repository of the Hugging Face hub that gets a copy of the result."""
+
+    repository: str
+    private: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
     """Where the result goes: ``<path>/model`` in Hugging Face's layout, ``<path>/result.json``.
 
@@ -232,6 +241,7 @@ class Output:
     path: str
     volume: Volume | None = None
     merge_adapter: bool = False
+    hub: Hub | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

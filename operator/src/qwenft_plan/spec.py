@@ -20,6 +20,7 @@ from qwenft_plan.sections import (
     Dataset,
     EnvFrom,
     EnvVar,
+    Hub,
     Lora,
     Model,
     Network,
@@ -43,6 +44,7 @@ __all__ = [
     "EnvFrom",
     "EnvVar",
     "FinetuneSpec",
+    "Hub",
     "Lora",
     "Model",
     "Network",
@@ -124,10 +126,14 @@ def _check_method(spec: FinetuneSpec) -> None:
     if reason is not None:
         raise SpecError("spec.training.offloadOptimizer", reason)
     if spec.trainer.script is not None:
-        _check_script(training)
+        _check_script(spec)
 
 
-def _check_script(training: Training) -> None:
+def _check_script(spec: FinetuneSpec) -> None:
+    training = spec.training
+    if spec.output.hub is not None:
+        message = "is done by the built-in loop only; a script sends its model by itself"
+        raise SpecError("spec.output.hub", message)
     own = {
         "method": training.method != "full",
         "optimizer": training.optimizer != "adamw",

@@ -32,10 +32,10 @@ Program = Callable[[int, int, float], "Ending | None"]
 """(attempt, node rank, seconds since the start) → its end, or None while it runs."""
 
 
-def succeed_after(seconds: float) -> Program:
-    """Return a program that completes."""
+def succeed_after(seconds: float, **more: str) -> Program:
+    """Return a program that completes; ``more`` are further entries of its result."""
     result = {"steps": 100, "outputPath": "/data/out/model", "validationLossAfter": 1.5,
-              "validationLossBefore": 5.5}  # fmt: skip
+              "validationLossBefore": 5.5} | more  # fmt: skip
     done = Ending(code=0, message={"exitCode": 0, "reason": "Completed", "result": result})
     return lambda _attempt, _index, age: done if age >= seconds else None
 

@@ -1,7 +1,8 @@
 """What comes from URLs before training, and goes to one after it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,8 +13,10 @@ from qwenft_trainer.by_node import on_each_node
 from qwenft_trainer.checkpoint import from_rank_0
 from qwenft_trainer.checkpoint_files import write_json
 from qwenft_trainer.failure import DatasetInvalid, TrainerError
+from qwenft_trainer.hub import upload
 from qwenft_trainer.remote import Store
 from qwenft_trainer.settings import Settings
+from qwenft_trainer.watchdog import FILES, Watchdog
 
 RESULT = "result.json"
 TRANSIT = ".shards"
@@ -68,22 +71,41 @@ def _take(store: Store, folder: Path) -> None:
     store.remove(sent)
 
 
-def write_result(settings: Settings, result: Mapping[str, Any]) -> None:
-    """Write ``result.json``, and copy all of the result to the output's URL if that is one.
+def deliver(settings: Settings, result: Mapping[str, Any], watchdog: Watchdog) -> Mapping[str, str]:
+    """Write ``result.json``, send all of the result where it is to go; return what is to be told.
 
-    The file is sent last: once it is there, all is.
-
-    Raises :class:`TrainerError`.
+    At the output's URL ``result.json`` comes last: once it is there, all is. Raises
+    :class:`TrainerError` if the output cannot be sent there; the hub fails nothing.
     """
+
+    def alive() -> None:
+        watchdog.beat("sending the result", patience=FILES)
+
     write_json(settings.output / RESULT, result)
-    store = settings.remote
-    if store is None:
-        return
+    _send_folders(settings, alive)
+    spec, place = settings.spec, settings.result_directory
+    told = upload(spec.output.hub, place, name=settings.name, alive=alive)
+    if told:
+        write_json(settings.output / RESULT, {**result, **told})
+    if settings.remote is not None:
+        _sent(lambda store: store.put(settings.output / RESULT, RESULT), settings.remote)
+    return told
+
+
+def _send_folders(settings: Settings, alive: Callable[[], None]) -> None:
+    for name in FOLDERS:
+        folder = settings.output / name
+        if settings.remote is not None and folder.is_dir():
+            _sent(partial(_put_all, folder, alive), settings.remote)
+
+
+def _put_all(folder: Path, alive: Callable[[], None], store: Store) -> None:
+    store.put_all(folder, folder.name, alive=alive)
+
+
+def _sent(action: Callable[[Store], None], store: Store) -> None:
     try:
-        for name in FOLDERS:
-            if (settings.output / name).is_dir():
-                store.put_all(settings.output / name, name)
-        store.put(settings.output / RESULT, RESULT)
+        action(store)
     except OSError as error:
         raise TrainerError(f"the result cannot be sent: {error}") from error
 

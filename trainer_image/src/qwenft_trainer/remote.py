@@ -5,7 +5,7 @@ takes addresses and credentials from the environment (``AWS_ACCESS_KEY_ID``, ``A
 ``AWS_ALLOW_HTTP`` …). What fails is an :class:`OSError` that names the URL, whatever the store.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,8 +54,13 @@ class Store:
                 except FileNotFoundError:
                     continue
 
-    def put_all(self, folder: Path, under: str) -> None:
-        """Make ``under`` hold what ``folder`` holds, and nothing else."""
+    def put_all(
+        self, folder: Path, under: str, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make ``under`` hold what ``folder`` holds, and nothing else.
+
+        ``alive`` is called before each file.
+        """
         fresh = {
             f"{under}/{path.relative_to(folder).as_posix()}": path
             for path in sorted(folder.rglob("*"))
@@ -63,6 +68,7 @@ class Store:
         }
         stale = [name for name in self.names() if name.startswith(f"{under}/")]
         for name, path in fresh.items():
+            alive()
             self.put(path, name)
         self.remove(set(stale) - set(fresh))
 

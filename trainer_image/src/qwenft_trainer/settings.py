@@ -38,6 +38,7 @@ class Settings:
     attempt: int
     identity: str
     before_step: int | None = None
+    name: str = "qwenft"
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "qwenft")
 
     @property
@@ -131,6 +132,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         attempt=attempt,
         identity=_identity(run),
         before_step=before_step,
+        name=str(run.get("name") or "qwenft"),
         scratch=Path(tempfile.gettempdir()) / f"qwenft-{run.get('uid', '')}",
     )
 

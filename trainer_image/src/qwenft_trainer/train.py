@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from qwenft_trainer import converted, hand_over, planfile, trackers
 from qwenft_trainer.best import Best, export_best
-from qwenft_trainer.checkpoint import CheckpointStore, from_rank_0
+from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import Feed, build_feed
@@ -290,9 +290,9 @@ def finish(run: Run, loss: float) -> None:
         last = Best(step=run.step, validation_loss=after, path=settings.result_directory)
         best = export_best(run.store, run.stages, run.optimizer, last, settings, export)
         result |= best.to_mapping() | {"bestPath": settings.told(best.path)}
-    run.stages.wait_long()
-    from_rank_0(lambda: hand_over.write_result(settings, result))
     if dist.get_rank() == 0:
+        # From here on nobody waits for rank 0, however long the sending takes.
+        result |= hand_over.deliver(settings, result, run.watchdog)
         losses = [f"{value:.4g}" for value in (run.before, after) if value is not None]
         say(f"finished {run.step} steps; validation loss {' -> '.join(losses) or 'not measured'}")
     run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
