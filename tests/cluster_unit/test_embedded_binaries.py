@@ -17,6 +17,7 @@ PRODUCTS = {
         *binaries.products(PINS),
         *binaries.on_demand(PINS),
         binaries.next_helm(PINS),
+        binaries.kueue(PINS),
     )
 }
 # Where a product's version must stand in its go.mod.
@@ -26,6 +27,7 @@ MODULES = {
     "coredns": "github.com/coredns/coredns",
     "helm": "helm.sh/helm/v3",
     "helm4": "helm.sh/helm/v4",
+    "kueue": "sigs.k8s.io/kueue",
     "kwok": "sigs.k8s.io/kwok",
 }
 

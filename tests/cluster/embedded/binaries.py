@@ -87,6 +87,11 @@ def next_helm(versions: Versions) -> Product:
     )
 
 
+def kueue(versions: Versions) -> Product:
+    """Return Kueue's controller: the test of queues runs the real one."""
+    return Product(name="kueue", version=versions.go["kueue"], programs=("kueue",), tools=True)
+
+
 def pin(folder: Path) -> str:
     """Return ten hex digits over the names and contents of a Go folder."""
     digest = hashlib.sha256()

@@ -159,7 +159,8 @@ def plane(
 
 
 def _ports() -> dict[str, int]:
-    parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress")
+    parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress",
+             "kueue", "webhook")  # fmt: skip
     return dict(zip(parts, free_ports(len(parts)), strict=True))
 
 
