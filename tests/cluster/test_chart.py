@@ -203,13 +203,16 @@ def test_an_operator_that_must_not_learn_may_only_read(template: Template) -> No
     assert environment["QWENFT_LEARN"] == "false"
 
 
-def test_patience_and_growth_reach_the_operator(template: Template) -> None:
+def test_patience_growth_and_a_collector_reach_the_operator(template: Template) -> None:
     flags = ("--set", "scheduling.patienceSeconds=30", "--set", "scheduling.growthSeconds=0",
-             "--set", "scheduling.growthAgeSeconds=10")  # fmt: skip
+             "--set", "scheduling.growthAgeSeconds=10",
+             "--set", "traces.endpoint=http://collector:4318,traces.sampleRatio=0.25")  # fmt: skip
     objects = template(*flags)
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     assert (environment["QWENFT_PATIENCE"], environment["QWENFT_GROWTH"]) == ("30", "0")
-    assert environment["QWENFT_GROWTH_AGE"] == "10"
+    found = [environment[name] for name in ("QWENFT_GROWTH_AGE", "OTEL_TRACES_SAMPLER_ARG")]
+    assert found == ["10", "0.25"]
+    assert "OTEL_" not in json.dumps(template()), "off unless a collector is named"
 
 
 GANG_GROUPS = {
@@ -381,6 +384,7 @@ def test_scrapers_can_be_named(template: Template) -> None:
     [
         "metrics.serviceMonitor.interval=soon",
         "metrics.port=1",
+        "traces.endpoint=collector:4318",
         "replica=2",
         "image.repo=x",
         "workers=0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 import zlib
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import Metrics, MetricsServer
 from qwenft_operator.notebook import Notebook
-from qwenft_operator.port import Conflict, Refused, Unavailable
+from qwenft_operator.port import Cluster, Conflict, Refused, Unavailable
 from qwenft_operator.progress_server import ProgressServer
 from qwenft_operator.queue import WorkQueue
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
+from qwenft_operator.traces import SILENT, TracedCluster, Traces
+from qwenft_operator.traces import start as start_traces
 from qwenft_operator.view import has_ended
 
 __all__ = ["App", "Options"]
@@ -127,22 +130,25 @@ def _gang(text: str) -> str:
 class App:
     """The running operator."""
 
-    def __init__(self, cluster: ApiCluster, options: Options) -> None:
+    def __init__(self, cluster: ApiCluster, options: Options, traces: Traces = SILENT) -> None:
         self._cluster = cluster
+        self._traces = traces
+        seen: Cluster = cluster if traces is SILENT else TracedCluster(cluster, traces)
         self._options = options
         self._reports = Reports()
         self._metrics = Metrics(workers=options.workers)
         self._metrics_server = MetricsServer(self._metrics.registry)
         self._reconciler = Reconciler(
-            cluster,
+            seen,
             settings=options.settings(),
             reports=self._reports,
             notebook=Notebook(
-                cluster, namespace=options.home, name=options.name, learns=options.learns
+                seen, namespace=options.home, name=options.name, learns=options.learns
             ),
             scope=options.namespace,
             witness=self._metrics,
         )
+        self._reconciler.traced_by(traces)
         self._queue: WorkQueue[Key] = WorkQueue(
             self._reconciler, passing=(Unavailable, Conflict, Refused), watcher=self._metrics
         )
@@ -156,7 +162,7 @@ class App:
     async def start(cls, options: Options) -> App:
         """Connect, listen and begin to work."""
         cluster = await ApiCluster.connect()
-        app = cls(cluster, options)
+        app = cls(cluster, options, start_traces(os.environ))
         cluster.tell(app._metrics.answered)
         await app._listen()
         app._tasks = [
@@ -187,6 +193,7 @@ class App:
         await self._server.stop()
         await self._metrics_server.stop()
         await self._cluster.close()
+        await asyncio.to_thread(self._traces.stop)
 
     def wake(self, namespace: str | None, name: str | None) -> None:
         """Look at a run soon."""

@@ -32,6 +32,7 @@ from qwenft_operator.run import Owner, Run, Settings
 from qwenft_operator.situation import Situation
 from qwenft_operator.status import Report
 from qwenft_operator.surroundings import creation_trouble, list_children, lost_nodes, obstacles
+from qwenft_operator.traces import SILENT, Traces
 from qwenft_operator.view import Place
 
 __all__ = ["Key", "Reconciler", "Witness"]
@@ -83,6 +84,7 @@ class Reconciler:
     ) -> None:
         """``shared_for``: seconds for which plans share one read of the cluster."""
         self._cluster = cluster
+        self._traces: Traces = SILENT
         self._witness = witness
         self._settings = settings or Settings()
         self._reports = reports or Reports()
@@ -99,6 +101,10 @@ class Reconciler:
         self._left: dict[Key, str] = {}
         """The version that the last status write of each run made."""
 
+    def traced_by(self, traces: Traces) -> None:
+        """Make a span of each look from now on, and one of each plan."""
+        self._traces = traces
+
     @property
     def waiting(self) -> tuple[Key, ...]:
         """Runs that wait for capacity, in their order: to be woken when nodes or pods change."""
@@ -114,7 +120,8 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> float | None:
         """Look at the run; return the seconds to the next look, None if an event will tell."""
-        with logs.about(str(key)):
+        span = self._traces.span("reconcile", k8s_namespace_name=key.namespace, qwenft_run=key.name)
+        with logs.about(str(key)), span:
             return await self._look(key)
 
     async def _look(self, key: Key) -> float | None:
@@ -220,7 +227,8 @@ class Reconciler:
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.
-            decision = await asyncio.to_thread(decide, situation)
+            with self._traces.span("plan and render"):
+                decision = await asyncio.to_thread(decide, situation)
             self._looked[key] = self._clock()
             if decision.apply or goes_on:
                 self._wait_no_more(key)
