@@ -74,4 +74,5 @@ def _leaves(schema: dict[str, Any], values: Any, path: str) -> Iterator[tuple[st
 def _type(node: dict[str, Any]) -> str:
     if "enum" in node:
         return ", ".join(f"`{value}`" if value else "empty" for value in node["enum"])
-    return str(node["type"])
+    kinds = node["type"]
+    return kinds if isinstance(kinds, str) else " or ".join(kinds)
