@@ -41,8 +41,12 @@ LAST = "docs/howto/upgrade.md"
 SHOWN = sorted(shown("qwenft", "kubectl", "helm"), key=lambda each: each.where == LAST)
 EXECUTED = [each for each in SHOWN if not any(re.fullmatch(left, each.text) for left in LEFT_OUT)]
 WATCHES = re.compile(r"--watch|-w\b")
-STAND_INS = {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"}
-"""Kinds of the Prometheus operator, which is not here."""
+STAND_INS = {
+    "servicemonitors": ("ServiceMonitor", "monitoring.coreos.com"),
+    "prometheusrules": ("PrometheusRule", "monitoring.coreos.com"),
+    "kustomizations": ("Kustomization", "kustomize.toolkit.fluxcd.io"),
+}
+"""Kinds of the Prometheus operator and of Flux, which are not here."""
 NAMED = {
     "qwen-7b-support": page_run("docs/tutorial/3-run.md"),
     "qwen-stdlib": yaml.safe_load((ROOT / "manifests/samples/qwen-stdlib.yaml").read_text("utf-8")),
@@ -84,8 +88,7 @@ def programs(made: Plane, folder: Path) -> Path:
     return folder
 
 
-def stand_in(plural: str, kind: str) -> dict[str, Any]:
-    group = "monitoring.coreos.com"
+def stand_in(plural: str, kind: str, group: str) -> dict[str, Any]:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     return {
@@ -103,7 +106,7 @@ def furnish(made: Plane) -> None:
     nodes.start_kwok(made, *(nodes.ending(1, 0, seconds=2, run=run) for run in succeeds))
     made.namespace("team")
     made.claims("default", "data", "models", "datasets", "results")
-    kinds = [stand_in(plural, kind) for plural, kind in STAND_INS.items()]
+    kinds = [stand_in(plural, *named) for plural, named in STAND_INS.items()]
     for body in kinds:
         made.kubectl("create", "-f", "-", stdin=body)
 
