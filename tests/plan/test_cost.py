@@ -108,6 +108,15 @@ def test_full_sharding_gathers_weights_twice_and_scatters_gradients_every_micro_
     assert part("shard", bare, **shape, accumulation=3) == pytest.approx(3 * expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_weights_that_stay_are_gathered_once_a_step_and_gradients_scattered_once(
+    count: int,
+) -> None:
+    once = 7 / 8 * (2 + 4) * MODEL.parameters / BANDWIDTH
+    shape: dict[str, Any] = {"dp_shard": 8, "accumulation": count, "reshard_after_forward": False}
+    assert part("shard", work(device=NO_MATHS), **shape) == pytest.approx(once, rel=1e-3)
+
+
 def test_a_sharded_optimizer_gathers_weights_once_a_step() -> None:
     bare = work(runtime=MEGATRON_LIKE, device=NO_MATHS)
     gather = 7 / 8 * 2 * MODEL.parameters / BANDWIDTH

@@ -203,6 +203,25 @@ def test_a_sharded_stage_of_a_pipeline_stays_gathered_for_all_its_micro_batches(
     assert peak_memory(work(), stage).buffers >= 2 * least
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_weights_that_stay_gathered_are_all_there_at_the_loss(accumulation: int) -> None:
+    freed = layout(dp_shard=8, accumulation=accumulation)
+    kept = replace(freed, reshard_after_forward=False)
+    less, more = (peak_memory(work(), each) for each in (freed, kept))
+    assert less.logits > 0.0
+    assert more.logits > 0.0
+    assert more.buffers >= 2 * ALL
+    assert more.total > less.total
+
+
+def test_gradients_wait_unreduced_for_the_last_micro_batch_where_weights_stay() -> None:
+    kept = layout(dp_shard=8, reshard_after_forward=False)
+    one, several = (
+        peak_memory(work(), replace(kept, accumulation=count)).buffers for count in (1, 2)
+    )
+    assert several - one == 4 * ALL - 2 * BLOCK
+
+
 @pytest.mark.parametrize(
     ("runtime", "gibibytes"), [(UNFUSED, 57.5), (replace(UNFUSED, step_temporary=2.0), 71.9)]
 )

@@ -158,3 +158,33 @@ def test_a_plan_for_adapters_says_so_and_is_another_plan() -> None:
 def test_an_unknown_method_is_refused_by_name() -> None:
     assert refusal(method="dora").path == "method"
     assert "none of full, lora, qlora" in str(refusal(method="dora"))
+
+
+SHARDED = BY_HAND | {"pp": 1, "dp_shard": 4, "gradient_accumulation_steps": 2}
+
+
+def test_a_plan_that_keeps_its_weights_gathered_says_so_and_is_another_plan() -> None:
+    kept = Plan.from_mapping(SHARDED | {"reshard_after_forward": False})
+    assert kept.to_mapping()["reshard_after_forward"] is False
+    assert "reshard_after_forward" not in Plan.from_mapping(SHARDED).to_mapping()
+    assert kept.digest != Plan.from_mapping(SHARDED).digest
+    assert Plan.from_json(kept.to_json()) == kept
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        BY_HAND,
+        {"dp_replicate": 4, "dp_shard": 1},
+        {"tp": 1, "dp_shard": 8, "gradient_accumulation_steps": 1, "offload_optimizer": True},
+    ],
+)
+def test_only_shards_without_pipeline_and_offload_have_the_choice(changes: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="reshard_after_forward: false is for plans with dp_shard"):
+        Plan.from_mapping(SHARDED | changes | {"reshard_after_forward": False})
+
+
+@pytest.mark.parametrize("value", [0, "no", None])
+def test_whether_weights_stay_gathered_is_true_or_false(value: object) -> None:
+    with pytest.raises(SpecError, match="reshard_after_forward: must be true or false"):
+        Plan.from_mapping(SHARDED | {"reshard_after_forward": value})

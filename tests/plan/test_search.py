@@ -306,3 +306,27 @@ def test_every_layout_that_fits_has_finite_positive_estimates() -> None:
                 math.isfinite(value) and value > 0
                 for value in (item.peak, item.tokens_per_second, item.time.total)
             )
+
+
+def test_weights_stay_gathered_only_where_that_is_worth_its_memory() -> None:
+    found = {item.layout: item for item in judged("4x8xL40S") if isinstance(item, Judged)}
+    kept = [item for item in found.values() if not item.layout.reshard_after_forward]
+    assert kept
+    for item in kept:
+        assert item.layout.pp == 1 < item.layout.dp_shard
+        twin = found[replace(item.layout, reshard_after_forward=True)]
+        assert item.tokens_per_second >= 1.02 * twin.tokens_per_second
+        assert item.peak > twin.peak
+
+
+def test_on_cores_weights_stay_gathered_wherever_they_fit() -> None:
+    found = fitting(judged("2x4xcpu", "Qwen/Qwen2.5-0.5B", memory=64 * GIB))
+    freed = {each for each in found if each.reshard_after_forward and each.dp_shard > 1 == each.pp}
+    assert freed
+    assert {replace(each, reshard_after_forward=False) for each in freed} <= found
+
+
+def test_an_offloaded_optimizer_fetches_its_shards_anew() -> None:
+    found = layouts(judged("4x8xL40S-900G", training={"offloadOptimizer": True}))
+    assert found
+    assert all(each.reshard_after_forward for each in found)

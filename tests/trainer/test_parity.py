@@ -26,6 +26,8 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "qwen2-small": {"num_hidden_layers": 2},
 }
 
+KEPT = {"reshard_after_forward": False}
+
 # name of the case: (ranks, model, plan, options); every feature is in here once.
 PLANS: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
     "plain": (1, "qwen2", {}, {}),
@@ -42,6 +44,8 @@ PLANS: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
     "replicate 2": (2, "qwen2", {"dp_replicate": 2, "accumulation": 2}, {}),
     "shard 2": (2, "qwen2-gqa", {"dp_shard": 2}, {}),
     "shard 2 accumulation": (2, "qwen2", {"dp_shard": 2, "accumulation": 2}, {}),
+    "shard 2 kept": (2, "qwen2", {"dp_shard": 2, "accumulation": 2} | KEPT, {}),
+    "bf16 shard 2 kept": (2, "qwen2", {"dp_shard": 2, "precision": "bf16"} | KEPT, {}),
     "tied shard 2": (2, "qwen2-tied", {"dp_shard": 2}, {}),
     "packed shard 2": (2, "qwen2", {"dp_shard": 2}, {}),
     "packed pp 2": (2, "qwen2", {"pp": 2, "accumulation": 2}, {}),
@@ -71,7 +75,7 @@ PLANS: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
         {"dp_shard": 2, "dp_replicate": 2, "accumulation": 2},
         {},
     ),
-    "shard 2 × tp 2": (4, "qwen2-small", {"dp_shard": 2, "tp": 2}, {}),
+    "shard 2 × tp 2": (4, "qwen2-small", {"dp_shard": 2, "tp": 2} | KEPT, {}),
     "shard 2 × pp 2": (4, "qwen2-gqa", {"dp_shard": 2, "pp": 2, "accumulation": 2}, {}),
     "tp 2 × pp 2": (
         4,

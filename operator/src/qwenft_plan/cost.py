@@ -126,7 +126,7 @@ def _shard(work: Workload, layout: Layout, compute: float) -> float:
         return _exposed(work, gather, beside * (1 - _BACKWARD))
     scatter = collective(group, _gradient_width(work) * _trained(work, layout), kind="gather")
     latency = 3 * (stage_layers(work, layout) - 1) * group.latency
-    if layout.pp > 1:  # a stage stays gathered for all its micro-batches
+    if layout.pp > 1 or not layout.reshard_after_forward:  # gathered once for all micro-batches
         return _exposed(work, gather + scatter + latency, beside)
     times = layout.accumulation
     return _exposed(work, (2 * gather + scatter + latency) * times, compute)

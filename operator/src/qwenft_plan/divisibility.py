@@ -12,6 +12,7 @@ from qwenft_plan.model import ModelShape
 __all__ = [
     "axis_reason",
     "batch_reason",
+    "may_stay_gathered",
     "packing_reason",
     "pipeline_reason",
     "tensor_reason",
@@ -110,6 +111,15 @@ def together_reason(method: str, optimizer: str, *, offload: bool) -> str | None
     if offload and optimizer != "adamw":
         return f"is for optimizer adamw, which the host steps fast, not for {optimizer}"
     return None
+
+
+def may_stay_gathered(*, pp: int, dp_shard: int, offload: bool) -> bool:
+    """Tell whether a plan has the choice to keep what its layers gather.
+
+    A pipeline's stage keeps it anyway, one rank has nothing to gather, and what the host holds is
+    fetched to be freed.
+    """
+    return pp == 1 and dp_shard > 1 and not offload
 
 
 def packing_reason(model: ModelShape) -> str | None:

@@ -44,6 +44,7 @@ def summary(item: Judged | Refused) -> str:
         parts.append(f"pipeline {layout.pp} ({layout.schedule})")
     parts.append(f"micro-batch {layout.micro_batch}")
     parts.append(_RECOMPUTE[layout.checkpointing])
+    parts.append("" if layout.reshard_after_forward else "weights stay gathered")
     return " · ".join(part for part in parts if part)
 
 

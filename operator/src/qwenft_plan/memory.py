@@ -167,8 +167,14 @@ def _pooled(work: Workload, layout: Layout, gradients: float) -> float:
 
 
 def _unreduced(work: Workload, layout: Layout) -> bool:
-    """Whether a pipeline's stage keeps its gradients whole, as buffers, to the last micro-batch."""
-    return work.runtime.always_wraps and layout.pp > 1 and _gathers(work, layout)
+    """Whether a stage that stays gathered keeps its gradients whole, in fp32, as buffers too."""
+    several = layout.pp > 1 or (layout.accumulation > 1 and not layout.reshard_after_forward)
+    return work.runtime.always_wraps and several and _gathers(work, layout)
+
+
+def _stays_gathered(layout: Layout) -> bool:
+    """Whether a stage's weights are gathered once for all micro-batches of a step."""
+    return layout.pp > 1 or not layout.reshard_after_forward
 
 
 def _head_gradient(work: Workload, layout: Layout, *, last: bool) -> float:
@@ -203,10 +209,11 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
         # The own trainer's frozen weights have neither a copy nor a gradient.
         frozen = work.runtime.always_wraps and work.method.kind != "full"
         return _unpacked(work) if frozen else width * block
-    if layout.pp > 1:
-        # A stage stays gathered for all its micro-batches, its gradients unreduced in fp32.
-        unreduced = 4 * (blocks + vocabulary) if work.method.kind == "full" else 0
-        return work.block_bytes * blocks + width * vocabulary + unreduced + _unpacked(work)
+    if _stays_gathered(layout):
+        several = layout.pp > 1 or layout.accumulation > 1
+        waiting = 4 * (blocks + vocabulary) if several else width * block
+        gradients = waiting if work.method.kind == "full" else 0.0
+        return work.block_bytes * blocks + width * vocabulary + gradients + _unpacked(work)
     if not _sharded(layout):
         # The copy that computes, never freed.
         return width * (blocks + vocabulary + block) + _crossing(work, layout, vocabulary)
@@ -226,9 +233,10 @@ def _gathers(work: Workload, layout: Layout) -> bool:
 def _whole_at_loss(work: Workload, layout: Layout, buffers: float, vocabulary: float) -> float:
     """Bytes of gathered weights while the own trainer computes the loss.
 
-    Of the blocks only the last one is whole: its backward is next.
+    Of the blocks that do not stay gathered only the last one is whole: its backward is next.
     """
-    if not (work.runtime.always_wraps and layout.pp == 1 and layout.dp_shard > 1):
+    freed = not _stays_gathered(layout) and layout.dp_shard > 1
+    if not (work.runtime.always_wraps and freed):
         return buffers - _unpacked(work)
     block = work.block_bytes * work.model.layer_parameters / layout.tp
     return work.element_bytes * vocabulary + block

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenft_plan.divisibility import axis_reason, together_reason
+from qwenft_plan.divisibility import axis_reason, may_stay_gathered, together_reason
 from qwenft_plan.errors import SpecError
 
 __all__ = [
@@ -46,6 +46,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "method": "full",
     "optimizer": "adamw",
     "offload_optimizer": False,
+    "reshard_after_forward": True,
 }
 """Fields that a plan file names only where they say something else."""
 _DIGEST_LENGTH = 10
@@ -93,6 +94,9 @@ class Plan:
     """``adamw8bit`` keeps its moments in 8 bits."""
     offload_optimizer: bool = False
     """Whether the host's memory holds master weights, gradients and the optimizer's moments."""
+    reshard_after_forward: bool = True
+    """Whether a layer's gathered weights are freed once it has run. False, for sharding without a
+    pipeline, keeps them all, and gradients unreduced, through a step: memory for communication."""
     predicted: Predicted | None = None
 
     def __post_init__(self) -> None:
@@ -115,9 +119,10 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(name, f"must be a whole number of at least 1, not {value!r}")
-        offload: object = self.offload_optimizer
-        if not isinstance(offload, bool):
-            raise SpecError("offload_optimizer", f"must be true or false, not {offload!r}")
+        for name in ("offload_optimizer", "reshard_after_forward"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise SpecError(name, f"must be true or false, not {value!r}")
         for name, allowed in (
             *_CHOICES.items(),
             ("method", METHODS),
@@ -135,6 +140,11 @@ class Plan:
         reason = together_reason(self.method, self.optimizer, offload=self.offload_optimizer)
         if reason is not None:
             raise SpecError("offload_optimizer", reason)
+        if not self.reshard_after_forward and not may_stay_gathered(
+            pp=self.pp, dp_shard=self.dp_shard, offload=self.offload_optimizer
+        ):
+            message = "false is for plans with dp_shard > 1, pp 1 and nothing offloaded"
+            raise SpecError("reshard_after_forward", message)
 
     @property
     def dp(self) -> int:

@@ -2,7 +2,7 @@
 
 Pure: equal input gives byte-equal output. Order and names of nodes never matter. Among plans within
 two percent of the fastest the simplest wins: fewest devices, no pipeline, no tensor parallelism,
-least recomputation.
+least recomputation, no accelerator's memory full of gathered weights.
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ def _simplicity(item: Judged) -> tuple[object, ...]:
         layout.tp,
         CHECKPOINTING.index(layout.checkpointing),
         SCHEDULES.index(layout.schedule),
+        not layout.reshard_after_forward and not item.group.is_cpu,
         -item.tokens_per_second,
         bool(item.group.zone) != (item.nodes > 1),  # one pod may go anywhere, several stay together
         layout.dp_shard,
@@ -207,6 +208,7 @@ def _plan_of(spec: FinetuneSpec, best: Judged, predicted: Predicted) -> Plan:
         method=spec.training.method,
         optimizer=spec.training.optimizer,
         offload_optimizer=spec.training.offload_optimizer,
+        reshard_after_forward=layout.reshard_after_forward,
         predicted=predicted,
     )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from qwenft_plan.cost import TimeParts, step_time
 from qwenft_plan.divisibility import (
     axis_reason,
     batch_reason,
+    may_stay_gathered,
     pipeline_reason,
     tensor_reason,
     virtual_stages,
@@ -35,6 +36,7 @@ __all__ = ["Judged", "Refused", "judge_all", "method_of", "sizes", "workload_for
 _MOST_STAGES = 64
 _MOST_TENSOR = 8
 _MOST_MICRO_BATCH = 64
+_WORTH_KEEPING = 1.02  # times as fast, for weights that stay gathered
 _FREE_SCHEDULES = ("1F1B", "Interleaved1F1B")
 
 
@@ -171,9 +173,29 @@ def judge_all(
                         continue
                     if pipeline_reason(model, pp, schedule, accumulation, checkpointing):
                         continue
-                    judged = _judge(work, layout, group, nodes, budget, lesson_of)
+                    judge = partial(
+                        _judge, work, group=group, nodes=nodes, budget=budget, lesson_of=lesson_of
+                    )
+                    judged = judge(layout)
                     yield judged
+                    yield from _gathered_once(judged, judge)
                     too_much = isinstance(judged, Refused)
+
+
+def _gathered_once(
+    judged: Judged | Refused, judge: Callable[[Layout], Judged | Refused]
+) -> Iterator[Judged]:
+    """Yield the layout that keeps what it gathers, where that fits and is worth its memory."""
+    if isinstance(judged, Refused):
+        return
+    layout, offload = judged.layout, judged.work.method.offload_optimizer
+    if not may_stay_gathered(pp=layout.pp, dp_shard=layout.dp_shard, offload=offload):
+        return
+    kept = judge(replace(layout, reshard_after_forward=False))
+    # Collectives of CPUs take the cores' own time, of short batches more than is predicted here.
+    least = judged.tokens_per_second * (1.0 if judged.group.is_cpu else _WORTH_KEEPING)
+    if isinstance(kept, Judged) and kept.tokens_per_second >= least:
+        yield kept
 
 
 def _judge(

@@ -83,7 +83,7 @@ class Layout:
     `accumulation` counts the micro-batches of a step per data-parallel rank (under pipeline
     parallelism they are the pipeline's micro-batches). `virtual_stages`: model chunks per pipeline
     rank. `zero`: what `dp_shard` ranks share: 1 optimizer, 2 and
-    gradients, 3 and weights; 0 nothing.
+    gradients, 3 and weights; 0 nothing. `reshard_after_forward` as in the plan file.
     """
 
     pp: int = 1
@@ -97,6 +97,7 @@ class Layout:
     schedule: str = "1F1B"
     virtual_stages: int = 1
     zero: int = 3
+    reshard_after_forward: bool = True
 
     @property
     def dp(self) -> int:

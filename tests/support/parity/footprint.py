@@ -76,6 +76,7 @@ class Combination:
     dp_replicate: int = 1
     dp_shard: int = 1
     tp: int = 1
+    reshard_after_forward: bool = True
 
     @property
     def text(self) -> str:
@@ -86,6 +87,7 @@ class Combination:
         word = "qlora" if self.packed else "lora"
         parts += [f"{word}={len(self.adapted)}"] * bool(self.adapted)
         parts += [self.optimizer] * (self.optimizer != "adamw")
+        parts += ["kept"] * (not self.reshard_after_forward)
         return " ".join(parts) or "plain"
 
     @property
@@ -164,7 +166,21 @@ LEAN = (
     replace(FOUR, **FULL),
 )
 """Moments in 8 bits, frozen weights in 4."""
-COMBINATIONS = (*GRID, *OTHERS, *BROAD, *LEAN)
+KEPT = Combination(dp_shard=2, reshard_after_forward=False)
+STAYING = (
+    KEPT,
+    replace(KEPT, **FULL_PRECISION),
+    replace(KEPT, dp_shard=4, dp_replicate=2, **FULL),
+    replace(KEPT, tp=2),
+    replace(KEPT, accumulation=4),
+    replace(KEPT, accumulation=4, **FULL_PRECISION, **FULL),
+    replace(KEPT, wide=True),
+    replace(KEPT, wide=True, accumulation=4, **FULL),
+    replace(KEPT, adapted=MATRICES),
+    replace(KEPT, adapted=MATRICES, packed=True),
+)
+"""What layers gather stays gathered through a step."""
+COMBINATIONS = (*GRID, *OTHERS, *BROAD, *LEAN, *STAYING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +242,7 @@ def predicted(combination: Combination) -> float:
         dp_replicate=combination.dp_replicate,
         accumulation=combination.accumulation,
         checkpointing=combination.checkpointing,
+        reshard_after_forward=combination.reshard_after_forward,
     )
     return peak_memory(work, layout).allocated
 
@@ -292,6 +309,7 @@ def _plan(combination: Combination) -> Plan:
         precision=combination.precision,
         method=combination.method,
         optimizer=combination.optimizer,
+        reshard_after_forward=combination.reshard_after_forward,
         **axes,
     )
 

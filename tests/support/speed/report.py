@@ -211,7 +211,9 @@ def _remarks() -> list[str]:
             "Padded means one sample a row. This trainer still runs rows of like length together "
             "and gives the ranks equal work, where Hugging Face's pads rows as they come: most of "
             "the difference is padding that is never computed. Packed means several samples a row, "
-            "with attention kept inside each; runs do that by themselves."
+            "with attention kept inside each; runs do that by themselves. The shards keep their "
+            "weights gathered through a step (reshard_after_forward: false), as the planner has it "
+            "on cores wherever they fit."
         ),
         "",
         (

@@ -72,7 +72,7 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
         offload_policy=_offload(plan),
     )
     # A pipeline runs a layer many times a step, where gathering it each time would dominate.
-    freed = plan.pp == 1 and plan.dp_shard > 1
+    freed = plan.pp == 1 and plan.dp_shard > 1 and plan.reshard_after_forward
     *inner, last = stage.layers()
     for layer in inner:
         apply(layer, reshard_after_forward=freed)
