@@ -14,6 +14,7 @@ from parity.footprint import (
     COMBINATIONS,
     GRID,
     OTHERS,
+    STAYING,
     Combination,
     footprint,
     predicted,
@@ -30,6 +31,7 @@ SOME = (
     *(GRID[index] for index in (6, 10, 16, 29)),
     *(OTHERS[index] for index in (3, 8)),
     BROAD[4],
+    STAYING[4],
 )
 """One of every kind that needs no process of its own, as pipelines do; each takes seconds."""
 
