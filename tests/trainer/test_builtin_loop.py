@@ -83,7 +83,7 @@ def outcomes(folder: Path) -> Mapping[str, Any]:
         case("unclipped", SHARDED, "unclipped", max_grad_norm=0.0),
         case("hardly clipped", SHARDED, "hardly clipped", max_grad_norm=1e9),
         case("best adapters", ADAPTERS, "best adapters", lora={"rank": 4}, **BEST_ADAPTERS),
-        case("full", SHARDED, "full", save_every=2, full_after=3),
+        case("full", SHARDED, "full", save_every=2, full_after=3, ended_by=5),
         case("room again", PIPELINE, "full", save_every=2, attempt=2),
         case("a file in the way", SHARDED, "blocked"),
         case("no validation", SHARDED, "unvalidated", dataset=folder / "training only.pt"),
@@ -195,6 +195,7 @@ def test_a_full_disk_ends_a_run_with_the_path_and_keeps_what_was_saved(
     assert error["message"].startswith(told)
     assert "make room there" in error["message"]
     assert "the disk or a quota is full" in error["message"]
+    assert max(map(int, outcomes["full"]["losses"])) == 5, "at the next step, not the next save"
     again = outcomes["room again"]
     assert again["error"] is None
     assert min(map(int, again["losses"])) == 3, "from the checkpoint of step 2"

@@ -146,9 +146,9 @@ def alone(tmp_path: Path) -> Any:
 @pytest.mark.usefixtures("alone")
 def test_a_request_to_stop_is_noted_and_the_process_lives() -> None:
     with StopSignal() as stop:
-        assert not stop.requested_anywhere()
+        assert stop.anywhere() == (False, False)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested_anywhere()
+        assert stop.anywhere(also=True) == (True, True)
 
 
 def test_the_former_handler_comes_back() -> None:

@@ -166,6 +166,34 @@ def test_an_error_of_the_background_is_raised_at_the_next_save(
     assert steps(tmp_path) == [3, 1]
 
 
+def test_a_failure_in_the_background_shows_at_once_and_is_raised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, gate = held(tmp_path)
+    saver, plain = Saver(store), Plain()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
+    saver.save(plain.stages, plain.optimizer, 1)
+    assert not saver.failed
+    gate.set()
+    assert saver._thread is not None
+    saver._thread.join(timeout=60)
+    assert saver.failed
+    with pytest.raises(TrainerError, match=r"step-00000001.*cannot be written.*No space left"):
+        saver.fail()
+    assert not saver.failed
+
+
+def test_a_rank_whose_own_save_went_well_says_that_another_s_did_not(tmp_path: Path) -> None:
+    saver, plain = Saver(make(tmp_path)), Plain()
+    saver.save(plain.stages, plain.optimizer, 1)
+    with pytest.raises(TrainerError, match="after step 1 failed on another rank"):
+        saver.fail()
+
+
 def test_an_attempt_replaced_while_it_writes_publishes_nothing(tmp_path: Path) -> None:
     store, gate = held(tmp_path)
     saver, plain = Saver(store), Plain()

@@ -33,7 +33,8 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     ``stop_after``: SIGTERM to the last rank when so many steps are done; ``kill_after``: SIGKILL.
     ``poison_after``: a parameter becomes NaN then. ``seen``: a file's name, to which each data rank
     adds the samples that it trains (:func:`note_samples`). ``full_after``: no file may grow beyond
-    ``FULL`` bytes from then on. ``apart``: each rank stands for a node, with a scratch directory of
+    ``FULL`` bytes from then on. ``ended_by``: the step that waits for the end of the save in the
+    background. ``apart``: each rank stands for a node, with a scratch directory of
     its own under ``scratch``. ``compiler``: what ``QWENFT_COMPILE`` says.
     """
     settings = settings_of(stand, options)
@@ -115,6 +116,10 @@ def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> No
         if step == options.get("full_after"):
             run.saver.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
+        if step == options.get("ended_by", -1):
+            thread = run.saver._thread
+            assert thread is not None  # waiting in the loop would raise what it ended with
+            thread.join(timeout=60)
         if step == options.get("poison_after"):
             with torch.no_grad():
                 next(iter(run.stages.parameters())).mul_(float("nan"))

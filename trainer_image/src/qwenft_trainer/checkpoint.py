@@ -117,7 +117,7 @@ class CheckpointStore:
         name = self._name(step)
         what = f"checkpoint {self.where}/{name} cannot be written"
         what += " (those before it are whole; make room there)"
-        with failures_named(what), _removed_if_broken(partial):
+        with failures_named(what), removed_if_broken(partial):
             save(state, storage_writer=FileSystemWriter(str(partial)), process_group=group)
             mine = digests(partial, prefix=f"__{dist.get_rank()}_")
             self._send(partial, mine, name, group)
@@ -296,8 +296,8 @@ def failures_named(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _removed_if_broken(partial: Path) -> Iterator[None]:
-    """Give the room back that a checkpoint takes which could not be written to its end."""
+def removed_if_broken(partial: Path) -> Iterator[None]:
+    """Give the room back that files take which could not be written to their end."""
     try:
         yield
     except (CheckpointException, OSError):

@@ -5,6 +5,8 @@ gigabytes; configuration and tokenizer come from where the model came from. The 
 under its name only when it is whole.
 """
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +25,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from qwenft_plan.spec import Lora
 from qwenft_trainer.adapters import merged, write_adapter
 from qwenft_trainer.by_node import local_size
-from qwenft_trainer.checkpoint import failures_named, from_rank_0
+from qwenft_trainer.checkpoint import failures_named, from_rank_0, removed_if_broken
 from qwenft_trainer.checkpoint_files import copy_existing
 from qwenft_trainer.hand_over import gather_shards
 from qwenft_trainer.model import FAMILIES
@@ -65,9 +67,17 @@ def export_model(
     ``lora`` are merged into the weights. ``gather`` brings shards to rank 0 where ``directory`` is
     another one on each node. Raises :class:`TrainerError` if it cannot be written.
     """
-    with failures_named(f"the model cannot be written to {directory}"):
-        temporary = _begin(directory)
-        _write_weights(stages, temporary, dtype=dtype, lora=lora, gather=gather)
+    weights = {name: value.detach() for name, value in stages.named_parameters()}
+    weights = weights if lora is None else merged(weights, lora)
+    weights = {name: value.to(dtype) for name, value in weights.items()}
+    sizes = _all_sizes(weights)
+    # All ranks' own files, and those that they are put together into.
+    needed = 2 * sum(sizes.values())
+    what = f"the model cannot be written to {directory}, where {needed:,} bytes must be free"
+    temporary = _partial(directory)
+    with failures_named(what), removed_if_broken(temporary):
+        _begin(temporary, needed)
+        _write_weights(weights, temporary, file_numbers(sizes), gather=gather)
         if dist.get_rank() == 0:
             shutil.rmtree(temporary / SHARDED, ignore_errors=True)
             _complete(temporary, stages.config, source, dtype)
@@ -76,18 +86,13 @@ def export_model(
 
 
 def _write_weights(
-    stages: Stages,
+    weights: dict[str, Tensor],
     temporary: Path,
+    files: dict[str, int],
     *,
-    dtype: torch.dtype,
-    lora: Lora | None,
     gather: Gather | None,
 ) -> None:
-    """Write shards in parallel, and put them together into files on rank 0."""
-    weights = {name: value.detach() for name, value in stages.named_parameters()}
-    weights = weights if lora is None else merged(weights, lora)
-    weights = {name: value.to(dtype) for name, value in weights.items()}
-    files = file_numbers(_all_sizes(weights))
+    """Write shards in parallel, and put them together into ``files`` on rank 0."""
     shards = temporary / SHARDED
     writer = HuggingFaceStorageWriter(
         str(temporary if gather is None else shards),
@@ -134,8 +139,11 @@ def export_adapter(
     ``base`` is the name or directory of the model that they belong to. Raises
     :class:`TrainerError` if they cannot be written.
     """
-    with failures_named(f"the adapters cannot be written to {directory}"):
-        temporary = _begin(directory)
+    needed = sum(_all_sizes(dict(stages.trained_parameters())).values())
+    what = f"the adapters cannot be written to {directory}, where {needed:,} bytes must be free"
+    temporary = _partial(directory)
+    with failures_named(what), removed_if_broken(temporary):
+        _begin(temporary, needed)
         write_adapter(stages, lora, temporary, base=base)
         if dist.get_rank() == 0:
             if source is not None:
@@ -144,14 +152,26 @@ def export_adapter(
         dist.barrier()
 
 
-def _begin(directory: Path) -> Path:
-    """Make an empty directory beside the one that will be replaced. Collective."""
-    temporary = directory.with_name(f".{directory.name}.partial")
-    if dist.get_rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    return temporary
+def _partial(directory: Path) -> Path:
+    """Return the directory beside the one that will be replaced."""
+    return directory.with_name(f".{directory.name}.partial")
+
+
+def _begin(temporary: Path, needed: int) -> None:
+    """Make an empty directory where there is room for ``needed`` bytes. Collective.
+
+    A write that a full disk cuts short ends in torch's words or, in a mapped file, in a signal.
+    """
+    from_rank_0(partial(_made, temporary, needed))
+
+
+def _made(temporary: Path, needed: int) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    disk = shutil.disk_usage(temporary)
+    if disk.total and disk.free < needed:  # some mounted stores do not tell their size
+        shutil.rmtree(temporary)
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {disk.free:,} bytes are free")
 
 
 def file_numbers(sizes: dict[str, int], limit: int = FILE_BYTES) -> dict[str, int]:

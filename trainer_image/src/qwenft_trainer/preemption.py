@@ -31,12 +31,16 @@ class StopSignal:
         """Put the former handler back."""
         signal.signal(signal.SIGTERM, self._previous)
 
-    def requested_anywhere(self) -> bool:
-        """Tell whether any rank was asked to stop. Collective: the same answer everywhere."""
-        flag = torch.tensor(float(self.requested), device=pick_device())
+    def anywhere(self, *, also: bool = False) -> tuple[bool, bool]:
+        """Tell whether any rank was asked to stop, and whether ``also`` is true of any.
+
+        Collective: the same answer everywhere.
+        """
+        flags = torch.tensor((float(self.requested), float(also)), device=pick_device())
         if dist.get_world_size() > 1:
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        stop, other = flags.tolist()
+        return bool(stop), bool(other)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True

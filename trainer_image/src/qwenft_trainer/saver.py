@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from qwenft_trainer.checkpoint import CheckpointStore, state_of
+from qwenft_trainer.failure import TrainerError
 from qwenft_trainer.gradients import local
 from qwenft_trainer.headroom import available_bytes
 from qwenft_trainer.mesh import SET_UP, pick_device
@@ -81,6 +82,16 @@ class Saver:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    @property
+    def failed(self) -> bool:
+        """Whether the save in the background has come to a bad end that was not raised yet."""
+        return self._error is not None
+
+    def fail(self) -> NoReturn:
+        """Raise what the save in the background ended with, here or on another rank."""
+        self.wait()
+        raise TrainerError(f"the checkpoint after step {self.begun} failed on another rank")
 
     def figures(self) -> dict[str, float | None]:
         """Return what reports tell of the newest checkpoint and the last save."""

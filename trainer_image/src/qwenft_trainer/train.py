@@ -164,7 +164,10 @@ def train(run: Run) -> None:
     loss = math.nan
     while run.step < run.total:
         loss = train_step(run)
-        if run.stop.requested_anywhere():
+        stop, unsaved = run.stop.anywhere(also=run.saver.failed)
+        if unsaved:
+            run.saver.fail()
+        if stop:
             save(run, wait=True)
             run.meter.close()
             raise Preempted(f"asked to stop; saved after step {run.step}", step=run.step)
