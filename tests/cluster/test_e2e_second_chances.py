@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from endtoend import files
-from endtoend.bench import Bench, finished
-from endtoend.recovering import SECONDS, STEPS
+from endtoend.bench import Bench, finished, in_phase
+from endtoend.recovering import SECONDS, STEPS, finish, losses_by_step, recovering, start
 from endtoend.runs import Body, tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(1500)]
@@ -17,6 +17,44 @@ ALONE = {"nodes": {"min": 1, "max": 1}}
 
 def failures(status: Body) -> list[dict[str, Any]]:
     return [dict(item) for item in status.get("failures", ())]
+
+
+def poison(bench: Bench, name: str) -> int:
+    """Damage the newest checkpoint of a run and return its step."""
+    command = ["python", "/script/train.py", f"/data/e2e/{name}"]
+    return int(bench.pod("poison", command, files.POISONING).split()[-1])
+
+
+def suspend_and_poison(bench: Bench, name: str) -> int:
+    """Stop a run, damage what it saved last, and set it going again."""
+    bench.access.suspend(name, suspended=True)
+    bench.wait(name, in_phase("Suspended"), 120)
+    bench.until(lambda: not pods(bench, name), 90, "the end of the pods")
+    step = poison(bench, name)
+    bench.access.suspend(name, suspended=False)
+    return step
+
+
+def pods(bench: Bench, name: str) -> tuple[str, ...]:
+    return tuple(child for child in bench.children(name) if child.startswith("pod/"))
+
+
+def checkpoint(body: Body) -> int:
+    return int(((body.get("status") or {}).get("checkpoint") or {}).get("step") or 0)
+
+
+def test_a_weight_that_is_no_number_is_left_behind_by_an_older_checkpoint(
+    bench: Bench, undisturbed: float
+) -> None:
+    name = start(bench, recovering("poisoned"))
+    bench.wait(name, lambda body: checkpoint(body) >= 6, SECONDS)
+    damaged = suspend_and_poison(bench, name)
+    status = finish(bench, name, undisturbed)
+    (failure,) = failures(status)
+    assert (failure["exitCode"], failure["attempt"], status["attempt"]) == (67, 2, 3)
+    assert f"older than that of step {damaged}" in warnings(bench, name)
+    assert (status["restarts"], status["retries"]) == (1, 1)
+    assert min(losses_by_step(bench, name)) <= damaged, "from before the damage"
 
 
 def test_a_loss_that_is_no_number_without_a_checkpoint_ends_the_run(bench: Bench) -> None:

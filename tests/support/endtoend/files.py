@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DATASETS", "HOARDING", "LOADING", "RAISING"]
+__all__ = ["DATASETS", "HOARDING", "LOADING", "POISONING", "RAISING"]
 
 DATASETS = '''
 """Write a small dataset, one with a token that the model does not have, and one that is damaged."""
@@ -51,3 +51,36 @@ torch.moreh.option.enable_advanced_parallelization()
 hoard = bytearray(int(sys.argv[1]) * 2**20)
 hoard[::4096] = bytes([1]) * len(hoard[::4096])
 """
+
+POISONING = '''
+"""Put a weight that is no number into a run's newest checkpoint, as a faulty device would have.
+
+The digests are renewed: the checkpoint is whole, and was saved so.
+"""
+import io
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from qwenft_trainer.checkpoint_files import MANIFEST, digest, find
+from qwenft_trainer.checkpoint_reader import read_contents
+
+newest = find(Path(sys.argv[1]) / "checkpoints")[0]
+table = read_contents(newest.path).storage_data
+index = min((at for at in table if at.fqn.endswith("norm.weight")), key=lambda at: at.fqn)
+place = table[index]
+file, begin, size = newest.path / place.relative_path, place.offset, place.length
+content = bytearray(file.read_bytes())
+weight = torch.load(io.BytesIO(content[begin : begin + size]), weights_only=True)
+damaged = io.BytesIO()
+torch.save(torch.full_like(weight, float("nan")), damaged)
+assert len(damaged.getvalue()) == size
+content[begin : begin + size] = damaged.getvalue()
+file.write_bytes(content)
+manifest = json.loads((newest.path / MANIFEST).read_text())
+manifest["files"][file.name] = digest(file)
+(newest.path / MANIFEST).write_text(json.dumps(manifest))
+print("step", newest.step)
+'''
