@@ -36,6 +36,29 @@ def test_plan_request_and_attempt_are_read(tmp_path: Path) -> None:
     assert settings.model_directory == tmp_path / "out" / "model"
 
 
+def test_an_output_behind_a_url_has_a_copy_on_this_node(tmp_path: Path) -> None:
+    request = spec(tmp_path)
+    request["output"] = {"path": "s3://bucket/run"}
+    variables = environ(tmp_path, make_plan(), request) | {"QWENFT_SCRATCH": str(tmp_path / "s")}
+    settings = read_settings(variables)
+    assert settings.checkpoints == tmp_path / "s" / "output" / "checkpoints"
+    assert settings.told(settings.result_directory) == "s3://bucket/run/model"
+    assert settings.converts_apart
+    assert settings.converted == tmp_path / "s" / "dataset"
+    del variables["QWENFT_SCRATCH"]
+    assert read_settings(variables).scratch.name.startswith("qwenft-"), "the run's own, in /tmp"
+
+
+def test_a_dataset_from_a_url_is_not_converted_into_the_output(tmp_path: Path) -> None:
+    """It is another file at each attempt, and would be converted there anew each time."""
+    request = spec(tmp_path)
+    request["dataset"] = {"path": "s3://bucket/data.pt"}
+    settings = read_settings(environ(tmp_path, make_plan(), request))
+    assert settings.converts_apart
+    assert settings.converted.is_relative_to(settings.scratch)
+    assert settings.told(settings.model_directory) == str(tmp_path / "out" / "model")
+
+
 def test_adapters_have_a_place_of_their_own_and_the_model_s_if_merged(tmp_path: Path) -> None:
     request = spec(tmp_path)
     request["training"] = {**request.get("training", {}), "method": "lora"}

@@ -136,6 +136,7 @@ def environment(
         "QWENFT_UID": str(run["uid"]),
         "QWENFT_ATTEMPT": "1",
         "QWENFT_TERMINATION_LOG": str(folder / "termination.json"),
+        "QWENFT_SCRATCH": str(folder / "scratch"),
     }
 
 

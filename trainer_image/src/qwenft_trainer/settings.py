@@ -20,6 +20,8 @@ from qwenft_trainer.remote import Store
 RUN_VARIABLE = "QWENFT_RUN"
 BEFORE_VARIABLE = "QWENFT_CHECKPOINT_BEFORE_STEP"
 """Asks for a checkpoint of fewer steps: those from this step on led to a loss that is no number."""
+SCRATCH_VARIABLE = "QWENFT_SCRATCH"
+"""Names a directory of this node for what comes from URLs and goes to them."""
 _SECTIONS = ("model", "dataset", "training")
 _MAY_CHANGE = ("epochs", "maxSteps", "reportTo")
 
@@ -133,8 +135,14 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         identity=_identity(run),
         before_step=before_step,
         name=str(run.get("name") or "qwenft"),
-        scratch=Path(tempfile.gettempdir()) / f"qwenft-{run.get('uid', '')}",
+        scratch=_scratch(environ, str(run.get("uid", ""))),
     )
+
+
+def _scratch(environ: Mapping[str, str], uid: str) -> Path:
+    """Return the directory for copies: the one that is named, else one in the pod's own /tmp."""
+    named = environ.get(SCRATCH_VARIABLE)
+    return Path(named) if named else Path(tempfile.gettempdir()) / f"qwenft-{uid}"
 
 
 def _check_method(plan: Plan, training: Training) -> None:
