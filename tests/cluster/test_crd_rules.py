@@ -62,6 +62,12 @@ def create(kubectl: Kubectl, item: Body) -> str:
     return kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=item)
 
 
+def test_a_run_that_nobody_has_looked_at_does_not_look_done(kubectl: Kubectl) -> None:
+    """For kstatus an object without a status is current."""
+    made = kubectl("create", "-o", "json", "-f", "-", stdin=body("fresh"))
+    assert json.loads(made)["status"] == {"observedGeneration": -1}
+
+
 VOLUME = {"persistentVolumeClaim": {"claimName": "data"}}
 CPU = {"nodes": {"min": 1}, "processesPerNode": 1}
 ACCEPTED: dict[str, Body] = {
