@@ -128,6 +128,15 @@ def test_nodes_of_two_fabrics_meet_over_tcp() -> None:
     assert (chosen.chosen.group.fabric, placement.wiring.resources) == (PLAIN, {})
 
 
+def test_cards_of_two_names_are_two_fabrics() -> None:
+    chosen, placement, _ = planned({"rdma/ib": "8"}, {"rdma/roce": "8"})
+    assert (chosen.chosen.group.fabric, placement.wiring.resources) == (PLAIN, {})
+    chosen, placement, _ = planned({"rdma/ib": "8"}, {"rdma/ib": "8"}, {"rdma/roce": "8"},
+                                   nodes={"min": 2, "max": 2})  # fmt: skip
+    assert chosen.chosen.group.fabric == "InfiniBand or RoCE (rdma/ib)"
+    assert placement.wiring.resources == {"rdma/ib": 1}
+
+
 def test_a_plan_on_one_node_needs_no_cards() -> None:
     _, placement, _ = planned(EFA, nodes={"min": 1, "max": 1})
     assert placement.wiring == Wiring()

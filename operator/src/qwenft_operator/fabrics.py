@@ -35,8 +35,14 @@ class Fabric:
     """Whether a unit is a card of the pod's own: a pod takes its GPUs' share. Else one is all."""
     attached: bool = False
     """Whether the card reaches the pod by an annotation that only the cluster's admin knows."""
+    many: bool = True
+    """Whether its resource has one name here and another there: then they do not join."""
     env: tuple[tuple[str, str], ...] = ()
     source: str
+
+    def called(self, resources: Iterable[str]) -> str:
+        """Return the title, with the names where several fabrics could be meant by it."""
+        return f"{self.title} ({', '.join(resources)})" if self.many else self.title
 
 
 FABRICS = (
@@ -45,6 +51,7 @@ FABRICS = (
         title="EFA",
         pattern=r"vpc\.amazonaws\.com/efa",
         whole=True,
+        many=False,
         # Huge pages would have to be asked for: a container without is killed when it touches one.
         env=(("FI_PROVIDER", "efa"), ("FI_EFA_USE_HUGE_PAGE", "0")),
         source="EKS user guide, machine learning with EFA; libfabric, fi_efa(7)",
@@ -122,10 +129,10 @@ class Wiring:
         """
         found = list(wires)
         asked = [wire.asked(devices) for wire in found]
-        common = set.intersection(*(set(each) for each in asked)) if asked else set()
+        keys = sorted(asked[0]) if asked else []
         return cls(
-            resources={key: min(each[key] for each in asked) for key in sorted(common)},
-            env=dict(found[0].env if common else ()) | dict(networks.env),
+            resources={key: min(each[key] for each in asked) for key in keys},
+            env=dict(found[0].env if keys else ()) | dict(networks.env),
             annotations=networks.annotations,
         )
 
@@ -151,7 +158,10 @@ def wire_of(
         if counts and (attached or asked_for or not row.attached):
             shared = row.whole and wish.count is None
             return Wire(
-                fabric=row.title, counts=counts, devices=devices if shared else 0, env=row.env
+                fabric=row.called(key for key, _, _ in counts),
+                counts=counts,
+                devices=devices if shared else 0,
+                env=row.env,
             )
     if wish.fabric == "auto" and not wish.resource:
         return Wire()

@@ -12,7 +12,8 @@ _GANGS = ("decide/test_gangs.py", "decide/test_writes.py", "shell/test_cluster.p
 
 MUTATIONS = (
     *group("qwenft_operator/fabrics.py", _FABRICS,
-        ("asks for cards that one node lacks", "set.intersection(", "set.union("),
+        ("takes cards of two names for one fabric", "if self.many else self.title",
+         "if False else self.title"),
         ("asks for the most that a node has", "key: min(each[key] for", "key: max(each[key] for"),
         ("counts on cards that others have", "left >= (wish.count or 1)", "left >= 0"),
         ("takes functions that nobody attached",
