@@ -24,7 +24,7 @@ MUTATIONS = (
         ("lets the settings overrule the run", "self.wish if own == Network() else own",
          "self.wish"),
     ),
-    *group("qwenft_operator/nodes.py", (*_FABRICS, "decide/test_nodes.py"),
+    *group("qwenft_operator/nodes.py", (*_FABRICS, *_TOPOLOGY, "decide/test_nodes.py"),
         ("assumes cards that pods do not have", "else min(rate, PLAIN_RATE)", "else rate"),
         ("does not believe a person", "rate if link.is_given else", "rate if False else"),
         ("asks for cards on one node", "if best.nodes == 1:", "if False:"),
