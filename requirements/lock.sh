@@ -18,4 +18,5 @@ compile operator.txt pyproject.toml --extra operator --extra traces --constraint
 compile trainer.txt pyproject.toml --extra trainer --constraint requirements/dev.txt
 printf 'uv\nhatchling\n' | compile bootstrap.txt -
 printf 'mkdocs-material\n' | compile docs.txt -
+printf 'wandb\nmlflow-skinny\nsqlalchemy\nalembic\n' | compile trackers.txt -
 printf 'pip-audit\ncyclonedx-bom\ncheckov\n' | compile audit.txt -

@@ -62,7 +62,7 @@ def test_tensorboard_reads_the_curves_back(tmp_path: Path) -> None:
         board.update(at(step, 4.0 - step, learning_rate=0.5, gradient_norm=1.5))
     board.evaluated(3, 1.25)
     board.evaluated(4, None)
-    board.close()
+    board.close(patience=60)
     assert curve(tmp_path, "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
     assert curve(tmp_path, "train/learning_rate") == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert curve(tmp_path, "train/grad_norm")[0] == (1, 1.5)
@@ -74,11 +74,11 @@ def test_an_attempt_takes_the_steps_back_that_it_trains_again(tmp_path: Path) ->
     first = Trackers(["tensorboard"], told(tmp_path))
     for step in (1, 2, 3):
         first.update(at(step, 10.0))
-    first.close()
+    first.close(patience=60)
     second = Trackers(["tensorboard"], told(tmp_path, begin=1))
     for step in (2, 3):
         second.update(at(step, 7.0))
-    second.close()
+    second.close(patience=60)
     assert curve(tmp_path, "train/loss") == [(1, 10.0), (2, 7.0), (3, 7.0)]
 
 
@@ -233,7 +233,7 @@ def test_an_error_is_told_once_until_it_works_again(
 
 
 def test_an_address_that_does_not_answer_holds_nothing_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = threading.Event()
 
@@ -243,15 +243,16 @@ def test_an_address_that_does_not_answer_holds_nothing_up(
             super().log(step, values)
 
     monkeypatch.setattr(trackers, "WAITING", 3)
-    monkeypatch.setattr(trackers, "END_SECONDS", 0.1)
     kept = Stuck(told(tmp_path))
     board = Trackers(["a"], told(tmp_path), {"a": lambda _: kept})
     for step in range(1, 50):
         board.update(at(step))
     thread = board._thread
-    board.close()
+    board.close(patience=0.1)
     assert thread is not None
     assert thread.is_alive()
+    (told_,) = complaints(capsys)
+    assert told_ == "a: not everything was written within 0 s; curves end early"
     assert kept.steps == {}
     gate.set()
 

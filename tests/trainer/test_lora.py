@@ -64,6 +64,8 @@ SETTINGS: Mapping[str, Setting] = {
     "compiled": Setting(ranks=1, plan={}, compiler="inductor", wide=True),
     "shard 2 compiled": Setting(ranks=2, plan={"dp_shard": 2}, compiler="aot_eager", wide=True),
     "tp 2 compiled": Setting(ranks=2, plan={"tp": 2}, compiler="aot_eager", wide=True),
+    "tp 2 inductor": Setting(ranks=2, plan={"tp": 2}, compiler="inductor", wide=True),
+    "pp 2 inductor": Setting(ranks=2, plan=PIPELINE, compiler="inductor", wide=True),
     "pp 2 compiled": Setting(ranks=2, plan=PIPELINE, compiler="aot_eager", wide=True),
     "bf16": Setting(ranks=1, plan={"precision": "bf16"}, wide=True),
     "replicate 2": Setting(ranks=2, plan={"dp_replicate": 2, "accumulation": 2}, wide=True),

@@ -13,7 +13,7 @@ from qwenft_plan.progress import Progress
 from qwenft_trainer.mesh import pick_device
 from qwenft_trainer.report import Reporter
 from qwenft_trainer.settings import Settings
-from qwenft_trainer.trackers import Trackers, about
+from qwenft_trainer.trackers import END_SECONDS, FINISH_SECONDS, Trackers, about
 
 WINDOW_STEPS = 50
 """Speed is taken over at most this many steps; it is the median step's, warm-up apart."""
@@ -79,13 +79,17 @@ class Meter:
         self._report(step=step, **values)
         if self._reporter is not None:
             self._reporter.finish(result)
-        self.close()
+        self.close(patience=FINISH_SECONDS)
 
-    def close(self) -> None:
-        """Hand over what reporter and trackers have not sent yet; takes seconds at the most."""
-        for sink in (self._reporter, self.trackers):
-            if sink is not None:
-                sink.close()
+    def close(self, *, patience: float = END_SECONDS) -> None:
+        """Hand over what reporter and trackers have not sent yet; takes seconds at the most.
+
+        ``patience``: how many the trackers have.
+        """
+        if self._reporter is not None:
+            self._reporter.close()
+        if self.trackers is not None:
+            self.trackers.close(patience=patience)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ PROJECT = "qwenft"
 WAITING = 1000
 """Steps that may wait to be written; further ones are left out."""
 END_SECONDS = 10.0
-"""How long the end of a run waits for what is not written yet."""
+"""How long a run that is asked to stop waits for what is not written yet."""
+FINISH_SECONDS = 60.0
+"""The same at a run's own end: MLflow alone may take a quarter of a minute to make its tables."""
 _PLAN = ("world_size", "pp", "dp_replicate", "dp_shard", "tp", "micro_batch_size",
          "gradient_accumulation_steps")  # fmt: skip
 _NAMES = {
@@ -181,15 +184,24 @@ class Trackers:
         if self._thread is not None and not self._waiting.full():
             self._waiting.put_nowait((step, values))
 
-    def close(self) -> None:
-        """Write what is waiting, for at most :data:`END_SECONDS`."""
+    def close(self, *, patience: float = END_SECONDS) -> None:
+        """Write what is waiting, for at most ``patience`` seconds; tells if that was too little."""
         if self._thread is None:
             return
+        end = time.monotonic() + patience
         try:
-            self._waiting.put(None, timeout=END_SECONDS)
+            self._waiting.put(None, timeout=patience)
         except queue.Full:
-            return
-        self._thread.join(timeout=END_SECONDS)
+            pass
+        else:
+            self._thread.join(timeout=max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            names = ", ".join(self._makers)
+            print(  # noqa: T201 - the log of the pod
+                f"{names}: not everything was written within {patience:.0f} s; curves end early",
+                file=sys.stderr,
+                flush=True,
+            )
         self._thread = None
 
     def _run(self) -> None:
