@@ -18,6 +18,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from parity import scripted
 from parity.scripted import Ended, Job
 from qwenft_trainer.failure import PlanInvalid
+from qwenft_trainer.here import cuda_calls
+from qwenft_trainer.patches import replaced
 
 pytestmark = pytest.mark.torch
 
@@ -198,6 +200,13 @@ def test_the_loading_of_a_model_is_told_once_beside_the_script_s_own_output(run:
     assert f"qwenft: {place.parent / 'model'} is in place" in told
     assert "qwenft: " not in (place / "job-0" / "stderr-1").read_text()
     assert "qwenft" not in ended.output
+
+
+def test_the_compiler_finds_its_rules_beside_the_calls_that_do_nothing() -> None:
+    with replaced(cuda_calls()):
+        torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_clear()
+        assert torch._dynamo.trace_rules.get_torch_obj_rule_map()
+    torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_clear()
 
 
 @pytest.mark.full

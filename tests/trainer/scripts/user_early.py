@@ -36,7 +36,7 @@ for epoch in range(4):
     model.eval()
     with torch.no_grad():
         found = sum(run(batch).loss.item() for batch in held_out) / len(held_out)
-    print(f"epoch {epoch} validation {found:.4f}")
+    print(f"epoch {epoch} validation {found:.6f}")
     if found < best:
         best, worse = found, 0
         kept = {name: value.clone() for name, value in model.state_dict().items()}
@@ -48,4 +48,4 @@ for epoch in range(4):
 model.load_state_dict(kept)  # the load
 model.eval()
 with torch.no_grad():
-    print(f"best {sum(run(batch).loss.item() for batch in held_out) / len(held_out):.4f}")
+    print(f"best {sum(run(batch).loss.item() for batch in held_out) / len(held_out):.6f}")

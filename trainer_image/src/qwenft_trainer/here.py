@@ -36,14 +36,17 @@ class CudaMeansHere(TorchFunctionMode):
 
 def cuda_calls(torch_cuda: Any = torch.cuda) -> dict[tuple[Any, str], Any]:
     """Return the calls of ``torch.cuda`` that scripts make unasked, and what stands in for them."""
-    nothing = dict.fromkeys(
-        ("set_device", "synchronize", "manual_seed", "manual_seed_all"), _nothing
-    )
-    return {(torch_cuda, name): value for name, value in nothing.items()}
+    names = ("set_device", "synchronize", "manual_seed", "manual_seed_all")
+    return {(torch_cuda, name): _nothing() for name in names}
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    """Do nothing: there is no CUDA."""
+def _nothing() -> Callable[..., None]:
+    """Make a function that does nothing; each name has its own, as the compiler has its rules."""
+
+    def nothing(*_: Any, **__: Any) -> None:
+        """Do nothing: there is no CUDA."""
+
+    return nothing
 
 
 def _is_cuda(value: object) -> bool:
