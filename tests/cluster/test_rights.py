@@ -57,7 +57,8 @@ class Lived:
 
 def status(api: Api, name: str) -> dict[str, Any]:
     found = [body for body in api.runs(TEAM) if body["metadata"]["name"] == name]
-    return found[0].get("status") or {"phase": ""} if found else {"phase": "deleted"}
+    # A new run's status has a generation by default, and no phase.
+    return {"phase": ""} | (found[0].get("status") or {}) if found else {"phase": "deleted"}
 
 
 def reach(api: Api, name: str, *phases: str, word: str = "") -> None:
