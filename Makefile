@@ -73,6 +73,9 @@ dist: env-unit ## Wheel, source and chart in dist/, as a release hands them out
 .PHONY: bench
 bench: env ## Tokens per second and memory beside Hugging Face's, docs/performance.md
 	@PYTHONPATH=operator/src:trainer_image/src:tests/support $(PY) -m speed.report
+.PHONY: bench-gpu
+bench-gpu: env ## What one GPU does, where there is one: OUTPUT=folder gets results.json
+	@PYTHONPATH=operator/src:trainer_image/src:tests/support $(PY) -m gpu.bench $(or $(OUTPUT),build/gpu)
 .PHONY: bench-recovery
 bench-recovery: env ## How fast a run goes on after something died, on the embedded cluster: docs/performance.md
 	@PYTHONPATH=operator/src:trainer_image/src:tests/cluster:tests/support $(PY) -m recovery.bench $(WORDS)

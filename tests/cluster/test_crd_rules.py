@@ -195,6 +195,10 @@ REFUSED: dict[str, tuple[Body, str]] = {
         body(training={"method": "qlora", "offloadOptimizer": True}),
         "spec.training.offloadOptimizer: is for method full",
     ),
+    "fp8 under adapters": (
+        body(training={"method": "lora", "precision": "fp8"}),
+        "spec.training.precision: fp8 is for method full",
+    ),
     "8-bit Adam by a script": (
         body(
             training={"optimizer": "adamw8bit"},

@@ -136,6 +136,31 @@ def test_compiled_layers_under_zero_bubble_are_refused_before_anything_starts(
     assert "or choose another pipeline_schedule" in said
 
 
+def test_layers_that_the_plan_compiles_under_zero_bubble_are_refused_too(tmp_path: Path) -> None:
+    environ = two_halves(tmp_path, compile=True)
+    with pytest.raises(PlanInvalid, match="leave out compile or choose another"):
+        planfile.load(environ, world_size=2)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("planned", "asked", "expected"),
+    [
+        (False, "", None),
+        (True, "", "inductor"),
+        (False, "aot_eager", "aot_eager"),
+        (True, "aot_eager", "aot_eager"),
+    ],
+)
+def test_the_environment_names_the_compiler_else_the_plan_says_whether_there_is_one(
+    tmp_path: Path, *, planned: bool, asked: str, expected: str | None
+) -> None:
+    environ = two_halves(tmp_path, pipeline_schedule="1F1B", compile=planned)
+    plan = planfile.load(environ, world_size=2)
+    assert plan is not None
+    assert planfile.compiler(plan, {"QWENFT_COMPILE": asked}) == expected
+
+
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 def test_selective_recomputation_under_zero_bubble_is_refused_in_a_plan_by_hand_too(
     tmp_path: Path, checkpointing: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,28 @@ def test_a_whole_model_keeps_the_measured_bytes_a_token(
 )
 def test_a_block_keeps_its_norms_attention_and_gate(runtime: Runtime, expected: float) -> None:
     assert whole_block(work(runtime=runtime), layout()) == expected
+
+
+NORMED = replace(MODEL, qk_norm=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_a_column"),
+    [
+        ({}, 6.0),
+        ({"compiled": True}, 2.0),
+        ({"precision": "fp32"}, 7.5),
+        ({"method": Method(kind="lora", adapted=("q_proj",))}, 4.0),
+        ({"runtime": FUSED}, 3.0),
+    ],
+    ids=["unfused", "compiled", "fp32", "frozen", "fused"],
+)
+def test_norms_of_queries_and_keys_keep_their_inputs(
+    changes: dict[str, Any], bytes_a_column: float
+) -> None:
+    plain, normed = (whole_block(work(model, **changes), layout()) for model in (MODEL, NORMED))
+    columns = MODEL.attention_width + MODEL.kv_width
+    assert normed - plain == pytest.approx(bytes_a_column * columns)
 
 
 def adapted(*names: str) -> Method:

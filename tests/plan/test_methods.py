@@ -152,3 +152,56 @@ def test_what_saves_memory_costs_time() -> None:
         lean = planned(training, **fixed).chosen
         assert lean.memory.total < plain.memory.total
         assert lean.time.optimizer > plain.time.optimizer
+
+
+FP8: dict[str, Any] = {"precision": "fp8"}
+
+
+def test_fp8_is_planned_where_it_is_asked_for_and_is_compiled() -> None:
+    found = planned(FP8, on="1x8xH100-80G")
+    assert (found.plan.precision, found.plan.compile, found.plan.tp) == ("fp8", True, 1)
+    assert found.plan.to_json().count('"compile": true') == 1
+
+
+def test_a_plan_says_nothing_of_compilation_where_nothing_is_compiled() -> None:
+    assert '"compile"' not in planned().plan.to_json()
+
+
+def test_fp8_is_predicted_faster_than_compiled_bf16_and_that_than_bf16() -> None:
+    speeds = [
+        planned(training, on="1x8xH200").predicted.tokens_per_second
+        for training in ({}, {"compile": True}, FP8)
+    ]
+    assert speeds == sorted(speeds)
+    assert len(set(speeds)) == 3
+
+
+def test_fp8_leaves_nodes_out_whose_gpus_have_none() -> None:
+    found = planned(FP8, on="1x8xA100-80G,1x8xH100-80G")
+    assert found.chosen.group.device.name == "H100-80GB"
+
+
+@pytest.mark.parametrize("nodes", ["2x8xA100-80G", "1x8xcpu"])
+def test_fp8_without_a_gpu_that_has_it_is_refused_with_a_way_out(nodes: str) -> None:
+    with pytest.raises(Infeasible, match="cannot multiply in fp8 faster than in bf16; take bf16"):
+        planned(FP8, on=nodes)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_fp8_under_frozen_weights_is_refused(method: str) -> None:
+    with pytest.raises(SpecError, match="fp8 is for method full") as caught:
+        request(FP8 | {"method": method})
+    assert caught.value.path == "spec.training.precision"
+
+
+def test_fp8_has_no_tensor_parallel_plan() -> None:
+    with pytest.raises(SpecError, match="not split over tensor-parallel ranks; shard them instead"):
+        planned(FP8, parallelism={"tensor": 2})
+
+
+@pytest.mark.parametrize("training", [FP8, {"compile": True}])
+def test_zero_bubble_is_not_compiled(training: dict[str, Any]) -> None:
+    fixed = {"pipeline": 2, "pipelineSchedule": "ZBVZeroBubble"}
+    with pytest.raises(SpecError, match="cannot be compiled") as caught:
+        planned(training, parallelism=fixed)
+    assert caught.value.path == "spec.training.compile"

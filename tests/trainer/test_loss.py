@@ -117,6 +117,65 @@ def test_bf16_is_summed_over_several_chunks() -> None:
     assert float(error) < 0.02
 
 
+def in_bf16(
+    *, trains: bool = True, seen: int = CHUNK_TOKENS * 2 + 40
+) -> tuple[Tensor, LossHead, Tensor]:
+    """Return bf16 states that need a gradient, a head of several chunks, and targets."""
+    states, weight, targets = data(rows=1, length=seen)
+    made = head(weight.bfloat16(), OPTIONS)
+    made.weight.requires_grad_(trains)
+    return states.bfloat16().requires_grad_(), made, targets
+
+
+def test_gradients_in_bf16_are_those_of_the_definition_but_for_rounding() -> None:
+    states, made, targets = in_bf16()
+    (made(states, targets).sum() / 3).backward()
+    exact = states.detach().float().requires_grad_()
+    weight = made.weight.detach().float().requires_grad_()
+    (by_hand(exact, weight, targets) / 3).backward()
+    for found, expected in ((states.grad, exact.grad), (made.weight.grad, weight.grad)):
+        assert found is not None
+        assert expected is not None
+        assert found.dtype == torch.bfloat16
+        off = (found.float() - expected).norm() / expected.norm()
+        assert off < 0.02, off
+
+
+def test_what_is_not_trained_has_no_gradient_in_bf16() -> None:
+    states, made, targets = in_bf16()
+    made(states, targets).sum().backward()
+    assert states.grad is not None
+    assert not states.grad[0][targets[0] == IGNORED].any()
+    assert states.grad[0][targets[0] != IGNORED].any()
+
+
+def test_a_frozen_head_in_bf16_has_no_gradient_and_passes_the_same_one_on() -> None:
+    gradients = []
+    for trains in (True, False):
+        states, made, targets = in_bf16(trains=trains)
+        made(states, targets).sum().backward()
+        assert (made.weight.grad is not None) == trains
+        gradients.append(states.grad)
+    assert gradients[0] is not None
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_without_gradients_the_sum_in_bf16_is_the_same() -> None:
+    states, made, targets = in_bf16()
+    with torch.no_grad():
+        alone = made(states, targets)
+    assert not alone.requires_grad
+    torch.testing.assert_close(alone, made(states, targets).detach(), rtol=1e-6, atol=0)
+
+
+def test_the_gradients_of_a_step_in_bf16_are_used_up_by_it() -> None:
+    states, made, targets = in_bf16(seen=16)
+    total = made(states, targets).sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
 def test_the_loss_of_logits_is_torchs_own() -> None:
     states, weight, targets = data()
     logits = functional.linear(states, weight)

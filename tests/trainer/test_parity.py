@@ -16,6 +16,8 @@ pytestmark = pytest.mark.torch
 FP32 = Point(loss=1e-5, norm=1e-4)
 WRONG = "mean of means"
 BF16 = Point(loss=5e-3, norm=5e-2)
+FP8 = Point(loss=2e-2, norm=0.2)
+LIMITS = {"fp32": FP32, "bf16": BF16, "fp8": FP8}
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {},
@@ -41,6 +43,15 @@ PLANS: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
     "llama": (1, "llama", {"accumulation": 2}, {}),
     "packed": (1, "qwen2", {"accumulation": 2}, {}),
     "bf16": (1, "qwen2", {"precision": "bf16"}, {}),
+    "fp8": (1, "qwen2", {"precision": "fp8"}, {}),
+    "packed fp8 recompute": (
+        1,
+        "qwen2",
+        {"precision": "fp8", "accumulation": 2, "activation_checkpointing": "full"},
+        {},
+    ),
+    "fp8 shard 2": (2, "qwen2-gqa", {"dp_shard": 2, "precision": "fp8"}, {}),
+    "fp8 pp 2": (2, "qwen2", {"pp": 2, "accumulation": 2, "precision": "fp8"}, {}),
     "replicate 2": (2, "qwen2", {"dp_replicate": 2, "accumulation": 2}, {}),
     "shard 2": (2, "qwen2-gqa", {"dp_shard": 2}, {}),
     "shard 2 accumulation": (2, "qwen2", {"dp_shard": 2, "accumulation": 2}, {}),
@@ -144,7 +155,7 @@ def test_a_plan_trains_like_the_stock_loop(
     found = gang.points(outcome(name))
     assert len(found) == tiny.STEPS
     difference = gang.worst(found, references[model])
-    limit = BF16 if plan.get("precision") == "bf16" else FP32
+    limit = LIMITS[plan.get("precision", "fp32")]
     print(f"{name}: loss {difference.loss:.1e}, gradient norm {difference.norm:.1e}")
     assert difference.loss <= limit.loss
     assert difference.norm <= limit.norm

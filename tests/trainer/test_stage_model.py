@@ -7,11 +7,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from parity import tiny
+from qwenft_trainer.attention import dense_mask
 from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.model import (
     Slice,
     Stage,
-    attention_mask,
     check_config,
     checked_config,
     read_config,
@@ -116,7 +116,7 @@ def test_samples_in_one_row_do_not_see_each_other(tmp_path: Path) -> None:
 
 
 def test_the_mask_is_causal_and_stays_in_its_segment() -> None:
-    mask = attention_mask(torch.tensor([[1, 1, 2, 2]]))
+    mask = dense_mask(torch.tensor([[1, 1, 2, 2]]))
     assert mask.shape == (1, 1, 4, 4)
     assert mask[0, 0].int().tolist() == [
         [1, 0, 0, 0],

@@ -22,6 +22,7 @@ __all__ = [
 
 _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
 _HIDDEN_MODULES = 16.0  # bytes per hidden unit that two norms of unfused modules keep
+_HEAD_NORM = 6.0  # bytes per column of queries and keys that an unfused norm of heads keeps
 _CHUNK = 16.0  # bytes per element of the loss's input in fp32: itself, chosen, and gradients
 _CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once
 _CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: log-probability and two gradients in fp32
@@ -59,6 +60,7 @@ def whole_block(work: Workload, layout: Layout) -> float:
     if not work.flash:
         inner += 6.0 * model.heads * work.sequence_length / layout.cp
     norms = runtime.saved_hidden * model.hidden
+    inner += _head_norms(work)
     if work.precision == "fp32":
         norms *= _PLAIN_NORM  # no copy in another width
     if work.method.kind != "full":
@@ -68,6 +70,21 @@ def whole_block(work: Workload, layout: Layout) -> float:
     if work.compiled:
         norms, inner = 0.5 * norms, inner - 0.25 * gate * model.ffn
     return _scale(work) * (norms / _norm_split(work, layout) + inner / layout.tp + gathered)
+
+
+def _head_norms(work: Workload) -> float:
+    """Bytes that norms of queries and keys keep of one block for one token.
+
+    Unfused, an fp32 copy and, where its weight is trained, the normalised row; compiled, the input.
+    """
+    if not work.model.qk_norm:
+        return 0.0
+    kept = _HEAD_NORM if work.method.kind == "full" else _HEAD_NORM - 2.0
+    share = work.runtime.saved_hidden / _HIDDEN_MODULES
+    if work.precision == "fp32":
+        share *= _PLAIN_NORM
+    width = 2.0 if work.compiled else kept * share
+    return width * (work.model.attention_width + work.model.kv_width)
 
 
 def saved_bytes(work: Workload, layout: Layout) -> float:

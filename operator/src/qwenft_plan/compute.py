@@ -17,8 +17,10 @@ __all__ = ["Block", "block_time", "head_time", "matmul_rate", "optimizer_time"]
 
 _BEST_SHARE = 0.965  # no mix of kernels comes closer to the best rate of a single one
 _HOST_ADAM = 40e9  # bytes/s of DeepSpeed's CPU Adam on a current server, per device
-_EIGHT_BIT_BYTES = 196  # bytes through HBM a parameter, counted over the own trainer's operations
-_UNPACKING_BYTES = 32  # the same of unpacking one weight from 4 bits
+# Bytes through HBM a number. Counted over the own trainer's operations they are 196 and 32; what
+# steps of a 7B model took on an H200 (`tests/truth/gpu_runs.json`) is this many.
+_EIGHT_BIT_BYTES = 390
+_UNPACKING_BYTES = 96
 _HOST_PER_MODE = {"none": 2.3, "selective": 2.6, "full": 3.3}  # all kernels over forward's
 
 
@@ -127,8 +129,11 @@ def _attention(work: Workload, layout: Layout) -> float:
 
 def _traffic(work: Workload, layout: Layout) -> float:
     """Forward and backward seconds of norms, activations and residuals."""
-    moved = work.runtime.traffic * whole_block(work, layout) * tokens(work, layout)
+    runtime = work.runtime
+    traffic = runtime.compiled_traffic if work.compiled else None
+    traffic = runtime.traffic if traffic is None else traffic
+    moved = traffic * whole_block(work, layout) * tokens(work, layout)
     if not work.flash:
         scores = 6.0 * work.model.heads * work.sequence_length / layout.tp
-        moved -= work.runtime.traffic * scores * tokens(work, layout)
+        moved -= traffic * scores * tokens(work, layout)
     return max(0.0, moved) / work.device.hbm

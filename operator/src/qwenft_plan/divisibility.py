@@ -12,6 +12,7 @@ from qwenft_plan.model import ModelShape
 __all__ = [
     "axis_reason",
     "batch_reason",
+    "fp8_reason",
     "may_stay_gathered",
     "packing_reason",
     "pipeline_reason",
@@ -86,7 +87,9 @@ def batch_reason(global_batch: int, dp: int, micro_batch: int) -> str | None:
     return None
 
 
-def axis_reason(method: str, axis: str, degree: int, *, offload: bool) -> str | None:
+def axis_reason(
+    method: str, axis: str, degree: int, *, offload: bool, precision: str
+) -> str | None:
     """Return why a method of training excludes `degree` on `axis` (tp or pp), or None."""
     word = {"tp": "tensor", "pp": "pipeline"}[axis]
     if degree == 1:
@@ -95,6 +98,11 @@ def axis_reason(method: str, axis: str, degree: int, *, offload: bool) -> str | 
         return (
             f"{word} {degree}: matrices in 4 bits are not split over tensor-parallel ranks; "
             "shard them instead"
+        )
+    if precision == "fp8" and axis == "tp":
+        return (
+            f"{word} {degree}: matrices that multiply in fp8 are not split over tensor-parallel "
+            "ranks; shard them instead, or choose bf16"
         )
     if offload:
         return (
@@ -120,6 +128,13 @@ def may_stay_gathered(*, pp: int, dp_shard: int, offload: bool) -> bool:
     fetched to be freed.
     """
     return pp == 1 and dp_shard > 1 and not offload
+
+
+def fp8_reason(precision: str, method: str) -> str | None:
+    """Return why a method of training has no fp8, or None."""
+    if precision == "fp8" and method != "full":
+        return f"fp8 is for method full: frozen weights under {method} gain nothing by it"
+    return None
 
 
 def packing_reason(model: ModelShape) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from qwenft_plan.cost import tokens_per_second
 from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import GIB
-from qwenft_plan.memory import SAFETY, MemoryParts, peak_memory
+from qwenft_plan.memory import SAFETY, MemoryParts, peak_allocated, peak_memory
 from qwenft_plan.row import Question, parse_row
 
 __all__ = ["estimate_line", "estimate_row", "printed_memory"]
@@ -62,7 +62,7 @@ def printed_memory(question: Question, parts: MemoryParts) -> float:
     """Return the bytes that a source with these semantics prints."""
     live, reserved = (_first(question.semantics, words) for words in (_LIVE, _RESERVED))
     if live < reserved:
-        return parts.allocated
+        return peak_allocated(question.work, question.layout)
     if reserved < live:
         context = question.work.runtime.overhead if question.work.device.vendor != "cpu" else 0.0
         return parts.total - context

@@ -47,6 +47,11 @@ class Device:
     per_node: int = 8
     launch_factor: float = 1.0
 
+    @property
+    def has_fp8(self) -> bool:
+        """Whether matrices multiply faster in fp8 than in bf16."""
+        return self.matmul_fp8 > self.matmul_bf16
+
 
 # In-model behaviour by generation, calibrated by source: flash attention's forward rate as a share
 # of the data sheet's peak, and how much of the best matrix multiplication rate a training step

@@ -27,6 +27,7 @@ __all__ = [
     "CPU_PROCESS",
     "SAFETY",
     "MemoryParts",
+    "peak_allocated",
     "peak_memory",
     "stage_layers",
     "stage_parameters",
@@ -71,9 +72,17 @@ class MemoryParts:
 
 def peak_memory(work: Workload, layout: Layout) -> MemoryParts:
     """Return the parts of the fullest rank of `layout` at its highest summit."""
+    return max(_all_summits(work, layout), key=_total)
+
+
+def peak_allocated(work: Workload, layout: Layout) -> float:
+    """Return the most bytes of live tensors; the summit of all memory may be another one."""
+    return max(parts.allocated for parts in _all_summits(work, layout))
+
+
+def _all_summits(work: Workload, layout: Layout) -> list[MemoryParts]:
     stages = (0,) if layout.pp == 1 else (0, layout.pp - 1)
-    summits = [parts for stage in stages for parts in _summits(work, layout, stage)]
-    return max(summits, key=_total)
+    return [parts for stage in stages for parts in _summits(work, layout, stage)]
 
 
 def stage_layers(work: Workload, layout: Layout) -> int:
@@ -116,7 +125,7 @@ def _summits(work: Workload, layout: Layout, stage: int) -> tuple[MemoryParts, .
     head_input = head_input_bytes(work, layout) if last else 0.0
     buffers = _buffers(work, layout, blocks, vocabulary)
     early = _gradients_stay(work, layout)
-    pooled = 0.0 if early else _pooled(work, layout, gradients)
+    pooled = _pooled(work, layout, gradients)
     held_by = {"weights": weights, "optimizer": optimizer, "buffers": buffers}
     at_loss = _parts(
         work,
@@ -160,8 +169,11 @@ def _pooled(work: Workload, layout: Layout, gradients: float) -> float:
     """Bytes of the allocator's pool that only sharded gradients use.
 
     FSDP reduces on a stream of its own, and memory that one stream frees serves no other: what the
-    last step's gradients took stays reserved beside the activations of this one.
+    last step's gradients took stays reserved beside the activations of this one. Sharded gradients
+    that are reduced with every micro-batch lie there themselves.
     """
+    if _gradients_stay(work, layout) and _sharded(layout):
+        return 0.0
     streams = work.runtime.sharded and work.device.vendor != "cpu" and not work.on_host
     return gradients if streams and _gathers(work, layout) else 0.0
 

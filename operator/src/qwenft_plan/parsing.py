@@ -55,7 +55,7 @@ _TRAINING = (
     "epochs", "maxSteps", "batchSize", "sequenceLength", "learningRate", "weightDecay",
     "warmupSteps", "scheduler", "maxGradNorm", "seed", "precision", "evaluateEverySteps",
     "reportTo",
-    "method", "lora", "optimizer", "offloadOptimizer",
+    "method", "lora", "optimizer", "offloadOptimizer", "compile",
 )  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def training(mapping: Mapping[str, Any], path: str) -> Training:
         lora=_lora(mapping, path),
         optimizer=fields.choice(mapping, "optimizer", path, OPTIMIZERS, "adamw"),
         offload_optimizer=fields.boolean(mapping, "offloadOptimizer", path, default=False),
+        compile=fields.boolean(mapping, "compile", path, default=False),
     )
 
 

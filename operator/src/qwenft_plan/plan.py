@@ -29,7 +29,8 @@ __all__ = [
 SCHEMA_VERSION = 1
 CHECKPOINTING = ("none", "selective", "full")
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "ZBVZeroBubble")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp8")
+"""``fp8``: the layers' matrices multiply in 8 bits, all else is as in ``bf16``."""
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw8bit")
 
@@ -47,6 +48,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "optimizer": "adamw",
     "offload_optimizer": False,
     "reshard_after_forward": True,
+    "compile": False,
 }
 """Fields that a plan file names only where they say something else."""
 _DIGEST_LENGTH = 10
@@ -97,6 +99,8 @@ class Plan:
     reshard_after_forward: bool = True
     """Whether a layer's gathered weights are freed once it has run. False, for sharding without a
     pipeline, keeps them all, and gradients unreduced, through a step: memory for communication."""
+    compile: bool = False
+    """Whether torch compiles the layers."""
     predicted: Predicted | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +123,7 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(name, f"must be a whole number of at least 1, not {value!r}")
-        for name in ("offload_optimizer", "reshard_after_forward"):
+        for name in ("offload_optimizer", "reshard_after_forward", "compile"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise SpecError(name, f"must be true or false, not {value!r}")
@@ -134,7 +138,13 @@ class Plan:
 
     def _check_method(self) -> None:
         for axis, degree in (("tp", self.tp), ("pp", self.pp)):
-            reason = axis_reason(self.method, axis, degree, offload=self.offload_optimizer)
+            reason = axis_reason(
+                self.method,
+                axis,
+                degree,
+                offload=self.offload_optimizer,
+                precision=self.precision,
+            )
             if reason is not None:
                 raise SpecError(axis, reason)
         reason = together_reason(self.method, self.optimizer, offload=self.offload_optimizer)

@@ -67,7 +67,7 @@ def plan(
     with numbers when nothing fits the nodes at hand.
     """
     check_fixed(spec, model)
-    groups = _groups(spec, inventory)
+    groups = _able(spec, _groups(spec, inventory))
     fitting: list[Judged] = []
     refused: list[Refused] = []
     for group in groups:
@@ -121,11 +121,20 @@ def _check_method(spec: FinetuneSpec, model: ModelShape) -> None:
     fixed, training = spec.parallelism, spec.training
     if training.method == "qlora":
         _refuse("spec.training.method", packing_reason(model))
+    if training.compiles and fixed.pipeline_schedule == "ZBVZeroBubble":
+        message = "layers that run backward in two halves (ZBVZeroBubble) cannot be compiled"
+        _refuse("spec.training.compile", message)
     for field, axis, degree in (
         ("tensor", "tp", fixed.tensor),
         ("pipeline", "pp", fixed.pipeline),
     ):
-        reason = axis_reason(training.method, axis, degree or 1, offload=training.offload_optimizer)
+        reason = axis_reason(
+            training.method,
+            axis,
+            degree or 1,
+            offload=training.offload_optimizer,
+            precision=training.precision,
+        )
         _refuse(f"spec.parallelism.{field}", reason)
 
 
@@ -148,6 +157,21 @@ def _groups(spec: FinetuneSpec, inventory: Inventory) -> tuple[Group, ...]:
     if spec.resources.processes_per_node is not None:
         return cpus
     return gpus or cpus
+
+
+def _able(spec: FinetuneSpec, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Leave out groups without fp8 where that is asked for; raises `Infeasible` if none is left."""
+    if spec.training.precision != "fp8":
+        return groups
+    able = tuple(group for group in groups if group.device.has_fp8)
+    if groups and not able:
+        names = ", ".join(sorted({group.device.name for group in groups}))
+        message = (
+            f"spec.training.precision: {names} cannot multiply in fp8 faster than in bf16; take "
+            "bf16, or nodes with H100, H200, B200, L4, L40S or MI300X"
+        )
+        raise Infeasible((message,))
+    return able
 
 
 def _best(fitting: Iterable[Judged]) -> Judged:
@@ -209,6 +233,7 @@ def _plan_of(spec: FinetuneSpec, best: Judged, predicted: Predicted) -> Plan:
         optimizer=spec.training.optimizer,
         offload_optimizer=spec.training.offload_optimizer,
         reshard_after_forward=layout.reshard_after_forward,
+        compile=spec.training.compiles,
         predicted=predicted,
     )
 

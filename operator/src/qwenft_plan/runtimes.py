@@ -37,7 +37,8 @@ class Runtime:
     outside the allocator (context, NCCL).
 
     Time. `matmul` and `attention`: share of the device's sustained rate. `traffic`: HBM bytes of
-    norms, activations and residuals, as a multiple of the bytes that autograd keeps.
+    norms, activations and residuals, as a multiple of the bytes that autograd keeps;
+    `compiled_traffic`: the same where the layers are compiled, None: no other.
     `score_bytes`: HBM bytes per attention score and forward without a flash kernel. `launch`:
     seconds that the host needs to start one block's forward; `straggle`: by what share each further
     tensor-parallel rank delays it, as all wait for the slowest. `collective`: seconds of an empty
@@ -71,6 +72,7 @@ class Runtime:
     matmul: float = 0.912
     attention: float = 1.06
     traffic: float = 4.6
+    compiled_traffic: float | None = None
     launch: float = 400e-6
     score_bytes: float = 14.0
     straggle: float = 0.015
@@ -109,6 +111,7 @@ CONSTANTS: dict[str, tuple[str, str]] = {
     "matmul": ("share of the device's sustained rate", "assumed: as torchtitan"),
     "attention": ("share of the device's rate of flash attention", "assumed: as torchtitan"),
     "traffic": ("HBM bytes a byte that autograd keeps", "assumed: as torchtitan"),
+    "compiled_traffic": ("the same of compiled layers", "assumed: as not compiled"),
     "launch": ("seconds a block's forward", "assumed: a host of today"),
     "score_bytes": ("HBM bytes an attention score and forward", "assumed: as megatron-early"),
     "straggle": ("share a further tensor parallel rank", "assumed: as megatron-early"),
@@ -129,8 +132,16 @@ OWN = Runtime(
     logit=16.0,
     always_wraps=True,
     chunked_loss=True,
+    matmul=1.0,
+    attention=3.0,
+    traffic=22.5,
+    compiled_traffic=15.25,
 )
-"""The product's own trainer: FSDP2, torch-native tensor and pipeline parallelism, HF modules."""
+"""The product's own trainer: FSDP2, torch-native tensor and pipeline parallelism, HF modules.
+
+Its speed is fitted to runs of its own on an H200 (`tests/truth/gpu_runs.json`): `attention` to the
+kernels of a profiled step, the others to the steps.
+"""
 
 MEGATRON = Runtime(
     name="megatron",

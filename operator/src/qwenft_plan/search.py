@@ -37,6 +37,7 @@ _MOST_STAGES = 64
 _MOST_TENSOR = 8
 _MOST_MICRO_BATCH = 64
 _WORTH_KEEPING = 1.02  # times as fast, for weights that stay gathered
+_PRECISIONS = {"fp32": "fp32", "bf16": "bf16_mixed", "fp8": "fp8"}
 _FREE_SCHEDULES = ("1F1B", "Interleaved1F1B")
 
 
@@ -114,9 +115,10 @@ def workload_for(spec: FinetuneSpec, model: ModelShape, group: Group, per_node: 
         runtime=OWN,
         device=group.device,
         method=method_of(spec),
-        precision="fp32" if spec.training.precision == "fp32" else "bf16_mixed",
+        precision=_PRECISIONS[spec.training.precision],
         sequence_length=spec.training.sequence_length,
         per_node=per_node,
+        compiled=spec.training.compiles,
     )
 
 
@@ -307,7 +309,15 @@ def _pipeline_degrees(
 def _excluded(spec: FinetuneSpec, axis: str) -> bool:
     """Whether the method of training leaves no degree of `axis` but one."""
     training = spec.training
-    return bool(axis_reason(training.method, axis, 2, offload=training.offload_optimizer))
+    return bool(
+        axis_reason(
+            training.method,
+            axis,
+            2,
+            offload=training.offload_optimizer,
+            precision=training.precision,
+        )
+    )
 
 
 def _shard_degrees(spec: FinetuneSpec, dp: int, local: int) -> tuple[int, ...]:

@@ -104,6 +104,13 @@ class Training:
     """AdamW with moments of 32 bits (``adamw``) or of 8 (``adamw8bit``)."""
     offload_optimizer: bool = False
     """Whether master weights, gradients and moments lie in the host's memory."""
+    compile: bool = False
+    """Whether torch compiles the layers; fp8 always does."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the layers are compiled: as asked for, or because fp8 pays in no other way."""
+        return self.compile or self.precision == "fp8"
 
     @property
     def adapters(self) -> Lora | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenft_plan import fields, parsing
-from qwenft_plan.divisibility import together_reason
+from qwenft_plan.divisibility import fp8_reason, together_reason
 from qwenft_plan.errors import SpecError
 from qwenft_plan.sections import (
     MATRICES,
@@ -125,6 +125,9 @@ def _check_method(spec: FinetuneSpec) -> None:
     )
     if reason is not None:
         raise SpecError("spec.training.offloadOptimizer", reason)
+    reason = fp8_reason(training.precision, training.method)
+    if reason is not None:
+        raise SpecError("spec.training.precision", reason)
     if spec.trainer.script is not None:
         _check_script(spec)
 

@@ -30,6 +30,7 @@ from accuracy.figures import (
 )
 from accuracy.rows import HELD_OUT, HELD_OUT_MEMORY, load
 from accuracy.scatter import scatter
+from gpu import page as gpu_page
 
 ROOT = Path(__file__).parents[3]
 Error = Callable[[Judged], float]
@@ -196,8 +197,8 @@ def _footprint() -> str:
         "adapters, accumulation, packing and pipelines. The predicted peak is off by "
         f"{_percent(median(errors))} in the median and {_percent(max(errors))} at most; "
         f"{sum(error > 0.05 for error in errors)} are beyond 5 %. Where torch's own memory "
-        "tracker can follow (no block runs twice in a step) it says the same. No accelerator was "
-        "at hand for this check."
+        "tracker can follow (no block runs twice in a step) it says the same.\n\n"
+        + gpu_page.accuracy()
     )
 
 

@@ -18,11 +18,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import Qwen2Config
+from transformers import AutoConfig
 
 from parity.storages import Storages
 from qwenft_plan.hardware import CPU
-from qwenft_plan.memory import peak_memory
+from qwenft_plan.memory import peak_allocated
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import Plan
 from qwenft_plan.runtimes import OWN
@@ -64,6 +64,7 @@ class Combination:
     """One way to train a small model; ``adapted`` names the matrices with adapters."""
 
     wide: bool = False
+    family: str = "qwen2"
     precision: str = "bf16"
     checkpointing: str = "none"
     adapted: tuple[str, ...] = ()
@@ -82,7 +83,8 @@ class Combination:
     def text(self) -> str:
         """What differs from a plain run."""
         numbers = ("pp", "dp_replicate", "dp_shard", "tp", "accumulation")
-        parts = ["wide"] * self.wide + ["packing"] * self.packing
+        parts = [self.family] * (self.family != "qwen2")
+        parts += ["wide"] * self.wide + ["packing"] * self.packing
         parts += [f"{name}={getattr(self, name)}" for name in numbers if getattr(self, name) > 1]
         word = "qlora" if self.packed else "lora"
         parts += [f"{word}={len(self.adapted)}"] * bool(self.adapted)
@@ -180,7 +182,19 @@ STAYING = (
     replace(KEPT, adapted=MATRICES, packed=True),
 )
 """What layers gather stays gathered through a step."""
-COMBINATIONS = (*GRID, *OTHERS, *BROAD, *LEAN, *STAYING)
+NORMED = tuple(
+    replace(each, family="qwen3")
+    for each in (
+        PLAIN,
+        replace(PLAIN, **FULL_PRECISION),
+        replace(PLAIN, checkpointing="selective", dp_shard=2),
+        replace(PLAIN, accumulation=4),
+        replace(PLAIN, tp=2),
+        ADAPTED,
+    )
+)
+"""Queries and keys have norms of their own."""
+COMBINATIONS = (*GRID, *OTHERS, *BROAD, *LEAN, *STAYING, *NORMED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +236,7 @@ def predicted(combination: Combination) -> float:
     """Return the planner's peak of live tensors."""
     adapted = combination.adapted
     work = Workload(
-        model=ModelShape.from_config({"model_type": "qwen2", **combination.config}),
+        model=ModelShape.from_config({"model_type": combination.family, **combination.config}),
         runtime=OWN,
         device=CPU,
         method=Method(
@@ -244,7 +258,7 @@ def predicted(combination: Combination) -> float:
         checkpointing=combination.checkpointing,
         reshard_after_forward=combination.reshard_after_forward,
     )
-    return peak_memory(work, layout).allocated
+    return peak_allocated(work, layout)
 
 
 Step = Callable[[], None]
@@ -261,7 +275,7 @@ def _as_rank(rank: int, combination: Combination, measure: Measure) -> float:
 
 
 def _second_step(plan: Plan, combination: Combination, measure: Measure) -> float:
-    config = Qwen2Config(**combination.config)
+    config = AutoConfig.for_model(combination.family, **combination.config)
     mesh = build_mesh(plan, "cpu")
     stages = build_stages(plan, mesh, config, Fresh(seed=0), lora=combination.lora)
     optimizer = build_optimizer(stages, Training(optimizer=combination.optimizer))

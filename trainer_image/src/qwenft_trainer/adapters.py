@@ -37,7 +37,7 @@ def adapt(stage: Stage, lora: Lora, plan: Plan) -> None:
     from peft import inject_adapter_in_model  # noqa: PLC0415 - slow to import, and rarely needed
 
     inject_adapter_in_model(peft_config(lora), stage, NAME)
-    compute = torch.bfloat16 if plan.precision == "bf16" else torch.float32
+    compute = torch.float32 if plan.precision == "fp32" else torch.bfloat16
     for value in stage.parameters():
         if not value.requires_grad:
             value.data = value.data.to(compute)

@@ -197,7 +197,7 @@ class Pipeline:
 
     def _hidden(self, rows: int, length: int, *, device: torch.device) -> Tensor:
         """Return room for what passes between stages: hidden states of this rank's positions."""
-        compute = torch.bfloat16 if self.plan.precision == "bf16" else torch.float32
+        compute = torch.float32 if self.plan.precision == "fp32" else torch.bfloat16
         width = int(self.config.hidden_size)
         return torch.empty(rows, length // self.plan.tp, width, dtype=compute, device=device)
 

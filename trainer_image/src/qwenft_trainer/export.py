@@ -115,7 +115,7 @@ def export_result(
     Weights have the plan's precision. Where adapters are merged, they are written beside the model,
     too. Collective.
     """
-    dtype = torch.bfloat16 if settings.plan.precision == "bf16" else torch.float32
+    dtype = torch.float32 if settings.plan.precision == "fp32" else torch.bfloat16
     lora, model = settings.spec.training.adapters, settings.spec.model
     store = settings.remote
     apart = store is not None and local_size() < dist.get_world_size()

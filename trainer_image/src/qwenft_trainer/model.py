@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
+from qwenft_trainer.attention import NAME, mask_of
 from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.loss import LossHead
 
@@ -76,7 +77,7 @@ def checked_config(config: PretrainedConfig) -> PretrainedConfig:
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ModelInvalid("sliding-window attention (use_sliding_window) is not supported")
     prepared = copy.deepcopy(config)
-    prepared._attn_implementation = "sdpa"  # noqa: SLF001 - transformers' own way to choose it
+    prepared._attn_implementation = NAME  # noqa: SLF001 - transformers' own way to choose it
     prepared.use_cache = False
     return prepared
 
@@ -175,7 +176,7 @@ class Stage(nn.Module):
         """
         hidden = self.model.embed_tokens(inputs) if self.part.first else inputs
         positions = self.model.rotary_emb(hidden, position_ids)
-        mask = None if segments is None else attention_mask(segments)
+        mask = None if segments is None else mask_of(segments, hidden.dtype)
         for layer in self.layers():
             hidden = layer(
                 hidden,
@@ -192,17 +193,6 @@ class Stage(nn.Module):
         """Compute the rotary tables, which are in no checkpoint and are lost on the meta device."""
         with device:
             self.model.rotary_emb = family_of(config).rotary(config)
-
-
-def attention_mask(segments: Tensor) -> Tensor:
-    """Return which positions see which: [B, 1, T, T], true inside one segment and not ahead.
-
-    ``segments`` [B, T] numbers the samples that share a row; equal numbers belong together.
-    """
-    length = segments.shape[1]
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    return same & causal
 
 
 def layer_count(config: PretrainedConfig) -> int:

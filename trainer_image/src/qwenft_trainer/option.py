@@ -77,7 +77,7 @@ class Session:
         self._tell(f"loading {directory}")
         config = read_config(directory)
         with user_random_state(), told_where():
-            backend = planfile.compiler(os.environ)
+            backend = planfile.compiler(self.plan, os.environ)
             source = Checkpoint(path=directory)
             stages = build_stages(self.plan, self.mesh, config, source, compile_backend=backend)
         origin = Origin(

@@ -1,4 +1,4 @@
-"""A stage, made parallel: tensor parallelism, checkpointing, compilation, sharding, in this order.
+"""A stage, made parallel: products in fp8, tensors split, checkpointing, compilation, sharding.
 
 Each step wraps what the steps before it made, so the order is the meaning: recomputation must
 repeat the tensor-parallel collectives, the compiler must see the recomputation, and the sharding's
@@ -20,6 +20,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 
 from qwenft_plan.plan import Plan
 from qwenft_trainer.adapters import still_frozen
+from qwenft_trainer.fp8 import multiply_in_fp8
 from qwenft_trainer.mesh import sharding_mesh
 from qwenft_trainer.model import Stage
 from qwenft_trainer.recompute import recompute
@@ -30,6 +31,8 @@ def parallelize(
     stage: Stage, plan: Plan, mesh: DeviceMesh, *, compile_backend: str | None
 ) -> Stage:
     """Apply the plan to a stage on the meta device, in place."""
+    if plan.precision == "fp8":
+        multiply_in_fp8(stage)
     if plan.tp > 1:
         with still_frozen(stage):
             split_tensors(stage, mesh["tp"])
@@ -60,7 +63,7 @@ def shard(stage: Stage, plan: Plan, mesh: DeviceMesh) -> None:
 
     Gradients are summed, never averaged: the loss is divided by the step's tokens before.
     """
-    compute = torch.bfloat16 if plan.precision == "bf16" else None
+    compute = None if plan.precision == "fp32" else torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     frozen = {value for value in stage.parameters() if not value.requires_grad}
     apply = partial(

@@ -10,6 +10,7 @@ from qwenft_trainer.failure import PlanInvalid
 VARIABLE = "QWENFT_PLAN"
 COMPILE = "QWENFT_COMPILE"
 """Names the compiler of the layers, such as inductor; unset: layers run as they are."""
+USUAL = "inductor"
 TWO_HALVES = "ZBVZeroBubble"
 """The schedule that runs a stage's backward twice: for its input, then for its weights."""
 
@@ -34,16 +35,18 @@ def load(environ: Mapping[str, str], *, world_size: int) -> Plan | None:
             f"start with --nnodes={plan.nodes} --nproc-per-node={plan.processes_per_node}, "
             "or plan anew for the nodes at hand",
         )
-    _check_halves(path, plan, environ.get(COMPILE))
+    _check_halves(path, plan, environ)
     return plan
 
 
-def compiler(environ: Mapping[str, str]) -> str | None:
+def compiler(plan: Plan, environ: Mapping[str, str]) -> str | None:
     """Return the name of the layers' compiler; None: they run as they are.
+
+    The environment's word counts, else the plan's.
 
     Raises :class:`PlanInvalid` for one that torch does not know.
     """
-    name = environ.get(COMPILE) or None
+    name = _named(plan, environ)
     if name is not None:
         from torch._dynamo import list_backends  # noqa: PLC0415 - seconds, for those who compile
 
@@ -53,14 +56,20 @@ def compiler(environ: Mapping[str, str]) -> str | None:
     return name
 
 
-def _check_halves(path: str, plan: Plan, compiler: str | None) -> None:
+def _named(plan: Plan, environ: Mapping[str, str]) -> str | None:
+    return environ.get(COMPILE) or (USUAL if plan.compile else None)
+
+
+def _check_halves(path: str, plan: Plan, environ: Mapping[str, str]) -> None:
     """Refuse what torch cannot run backward in two halves; it would fail in the first step."""
     if plan.pp == 1 or plan.pipeline_schedule != TWO_HALVES:
         return
-    if compiler:
+    if _named(plan, environ):
+        asked = environ.get(COMPILE)
+        way_out = f"unset {COMPILE} (it is {asked!r})" if asked else "leave out compile"
         raise PlanInvalid(
             f"{path}: {TWO_HALVES} runs backward in two halves, which torch cannot do in compiled "
-            f"layers; unset {COMPILE} (it is {compiler!r}) or choose another pipeline_schedule"
+            f"layers; {way_out} or choose another pipeline_schedule"
         )
     if plan.activation_checkpointing == "selective":
         raise PlanInvalid(

@@ -14,6 +14,8 @@ SAVED_OPERATIONS = [
     torch.ops.aten._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - its public name
     torch.ops.aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
+    torch.ops.torch_attn._varlen_attn.default,  # noqa: SLF001
 ]
 """What selective checkpointing keeps; norms, rotations and activations are computed again."""
 

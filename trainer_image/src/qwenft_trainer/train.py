@@ -105,7 +105,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     if isinstance(source, Fresh):
         say(f"{directory} has a config but no weights: the model starts from random ones")
     say(f"loading {directory}: {plan.world_size} ranks, pp {plan.pp} × dp {plan.dp} × tp {plan.tp}")
-    backend, lora = planfile.compiler(os.environ), spec.training.adapters
+    backend, lora = planfile.compiler(plan, os.environ), spec.training.adapters
     stages = build_stages(plan, mesh, config, source, compile_backend=backend, lora=lora)
     say(f"the model is in place after {time.monotonic() - began:.1f} s")
     remote = settings.remote

@@ -10,8 +10,18 @@ from qwenft_trainer.model import layer_count
 
 def check_plan(plan: Plan, config: PretrainedConfig) -> None:
     """Raise :class:`PlanInvalid`, with the numbers, if the model cannot be cut as planned."""
+    if plan.precision == "fp8":
+        _check_fp8(plan)
     _check_tensor(plan, config)
     _check_pipeline(plan, config)
+
+
+def _check_fp8(plan: Plan) -> None:
+    if plan.tp > 1 or plan.method != "full":
+        raise PlanInvalid(
+            f"precision fp8 is for method full with tp 1, not {plan.method} with tp {plan.tp}; "
+            "choose bf16, or plan anew"
+        )
 
 
 def _check_tensor(plan: Plan, config: PretrainedConfig) -> None:

@@ -1,0 +1,1 @@
+"""What one GPU does: memory beside the prediction, tokens a second, MFU."""
