@@ -254,8 +254,8 @@ def test_a_plan_is_corrected_and_says_so() -> None:
 
 
 def test_a_kind_of_run_that_turned_out_slow_loses_to_another() -> None:
-    before = planned(on="1x8xA100-80G")
-    taught = planned(after(key_of(before), speed=0.7), "1x8xA100-80G")
+    before = planned(on="1x4xA100-80G")
+    taught = planned(after(key_of(before), speed=0.7), "1x4xA100-80G")
     assert key_of(taught) != key_of(before)
 
 

@@ -130,7 +130,7 @@ def test_shares_are_shares_and_factors_do_not_shrink_memory(runtime: Runtime) ->
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)
 def test_no_runtime_computes_faster_than_the_best_single_kernel_by_much(runtime: Runtime) -> None:
     assert 0.3 < runtime.matmul < 1.3
-    assert 0 < runtime.attention < 2.5
+    assert 0 < runtime.attention < 3.2  # cuDNN on an H200: 519 TFLOP/s, three times the table
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)

@@ -110,7 +110,7 @@ def test_every_field_is_read() -> None:
         ("training.learningRate", float("nan"), "spec.training.learningRate", "finite number"),
         ("training.learningRate", 10**400, "spec.training.learningRate", "finite number"),
         ("training.learningRate", "1e-5", "spec.training.learningRate", "must be a number"),
-        ("training.precision", "fp8", "spec.training.precision", "none of fp32, bf16"),
+        ("training.precision", "fp16", "spec.training.precision", "none of fp32, bf16, fp8"),
         ("training.reportTo", "wandb", "spec.training.reportTo", "must be a list"),
         ("training.reportTo", ["wandb", "x"], "spec.training.reportTo[1]", "none of tensorboard"),
         ("training.reportTo", ["wandb"] * 2, "spec.training.reportTo[1]", "there twice"),
