@@ -41,6 +41,21 @@ def test_json_is_yaml_too(tmp_path: Path, tiny: Path) -> None:
     assert load(written(tmp_path, json.dumps(body))).name == "tiny"
 
 
+@pytest.mark.parametrize(
+    ("number", "rate"), [("1e-4", 1e-4), ("2E-5", 2e-5), ("1.5e-5", 1.5e-5), ("0.001", 1e-3)]
+)
+def test_a_learning_rate_is_a_number_as_kubectl_reads_it(
+    tmp_path: Path, tiny: Path, number: str, rate: float
+) -> None:
+    text = tiny.read_text().replace("batchSize: 8", f"batchSize: 8, learningRate: {number}")
+    assert load(written(tmp_path, text)).spec.training.learning_rate == rate
+
+
+def test_what_only_begins_like_a_number_is_text(tmp_path: Path, tiny: Path) -> None:
+    text = tiny.read_text().replace("{name: tiny}", "{name: 1e-4x}")
+    assert load(written(tmp_path, text)).name == "1e-4x"
+
+
 def test_other_documents_in_the_file_are_passed_over(tmp_path: Path, tiny: Path) -> None:
     other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: script}\n---\n"
     assert load(written(tmp_path, other + tiny.read_text())).name == "tiny"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,15 @@ class Document:
     """Empty when the file leaves it to the command line or the kubeconfig."""
     body: Mapping[str, Any]
     spec: FinetuneSpec
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as kubectl does: ``1e-4``, without a point, is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load(path: str) -> Document:
@@ -72,7 +82,7 @@ def _read(path: str) -> str:
 
 def _documents(path: str, text: str) -> list[Any]:
     try:
-        return list(yaml.safe_load_all(text))
+        return list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}:{mark.line + 1}" if mark else path
