@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ("operator/src", "trainer_image/src", "tests/support")
+from parity import nursery
 
 pytestmark = pytest.mark.torch
 
 
 def outcomes(folder: Path, *, ranks: int, victim: int, moments: tuple[int, ...]) -> list[Any]:
     """Run saves that are cut off; one outcome for each moment."""
-    sources = os.pathsep.join(str(ROOT / source) for source in SOURCES)
+    sources = os.pathsep.join(nursery.sources())
     numbers = [str(value) for value in (ranks, victim, *moments)]
     done = subprocess.run(
         [sys.executable, "-m", "parity.killing", str(folder), *numbers],

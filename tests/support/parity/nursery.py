@@ -8,6 +8,7 @@ module's ``main`` in a forked process with an output file.
 import atexit
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -19,8 +20,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[3]
-SOURCES = ("operator/src", "trainer_image/src", "tests/support")
+PACKAGES = ("qwenft_plan", "qwenft_trainer", "parity")
 MODULES = ("parity.worker", "parity.scripted", "qwenft_trainer.boot", "qwenft_trainer.shims")
 SECONDS = 570
 
@@ -43,13 +43,18 @@ def run(module: str, folder: Path, *arguments: str) -> int:
     return code
 
 
+def sources() -> list[str]:
+    """Return where this process has its packages from, be it a copy of them."""
+    found = [importlib.util.find_spec(name) for name in PACKAGES]
+    return [str(Path(str(each.origin)).parents[1]) for each in found if each is not None]
+
+
 @cache
 def _nursery() -> subprocess.Popen[str]:
-    sources = os.pathsep.join(str(ROOT / source) for source in SOURCES)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("QWENFT_", "PET_"))}
     process = subprocess.Popen(
         [sys.executable, "-m", "parity.nursery"],
-        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": sources},
+        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sources())},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
