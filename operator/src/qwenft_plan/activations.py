@@ -11,6 +11,7 @@ from __future__ import annotations
 from qwenft_plan.workload import Layout, Workload
 
 __all__ = [
+    "differentiates_at_loss",
     "head_input_bytes",
     "in_flight",
     "logit_bytes",
@@ -24,6 +25,7 @@ _PLAIN_NORM = 0.625  # of what a norm keeps in bf16, where its fp32 copy counts
 _HIDDEN_MODULES = 16.0  # bytes per hidden unit that two norms of unfused modules keep
 _HEAD_NORM = 6.0  # bytes per column of queries and keys that an unfused norm of heads keeps
 _CHUNK = 16.0  # bytes per element of the loss's input in fp32: itself, chosen, and gradients
+_CHOSEN = 4.0  # bytes per element of the rows that are trained on, and of their gradient
 _CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once
 _CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: log-probability and two gradients in fp32
 _PLAIN_CHUNK_LOGIT = 4.0  # the same in fp32, where the gradients take the logits' place
@@ -123,10 +125,17 @@ def logit_bytes(work: Workload, layout: Layout) -> float:
     return per_logit * count * model.vocab / layout.tp
 
 
+def differentiates_at_loss(work: Workload, layout: Layout) -> bool:
+    """Whether the loss computes its gradients with itself, before backward, as the own one does."""
+    chunks = work.runtime.chunked_loss and layout.tp == 1 and work.fused_loss is not False
+    return chunks and work.precision != "fp32"
+
+
 def head_input_bytes(work: Workload, layout: Layout) -> float:
     """Return the bytes of the last norm, of its output gathered, and of that one's gradient."""
     norm = work.runtime.saved_hidden / 2 / _norm_split(work, layout)
-    return tokens(work, layout) * work.model.hidden * _scale(work) * (norm + 4.0)
+    chosen = _CHOSEN if differentiates_at_loss(work, layout) else 0.0
+    return tokens(work, layout) * work.model.hidden * _scale(work) * (norm + 4.0 + chosen)
 
 
 def _selective(work: Workload, layout: Layout) -> float:

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 from qwenft_plan.activations import (
+    differentiates_at_loss,
     head_input_bytes,
     in_flight,
     logit_bytes,
@@ -251,6 +252,8 @@ def _whole_at_loss(work: Workload, layout: Layout, buffers: float, vocabulary: f
     if not (work.runtime.always_wraps and freed):
         return buffers - _unpacked(work)
     block = work.block_bytes * work.model.layer_parameters / layout.tp
+    if differentiates_at_loss(work, layout):
+        block *= 2.0  # what it was gathered into is freed when backward begins
     return work.element_bytes * vocabulary + block
 
 
