@@ -239,7 +239,7 @@ def test_what_the_chart_writes_is_read_and_what_is_wrong_is_named() -> None:
 CARDS = st.sampled_from([{}, EFA, SHARED, FUNCTIONS, EFA | SHARED])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cards=st.lists(CARDS, min_size=2, max_size=5), order=st.randoms(use_true_random=False))
 def test_order_and_names_of_nodes_never_change_the_wiring(
     cards: list[dict[str, str]], order: Any

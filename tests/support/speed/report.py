@@ -222,7 +222,7 @@ def _remarks() -> list[str]:
             "another number."
         ),
         "",
-        "Not measured: GPUs (none was at hand), torchtitan (it has no Qwen2), torchtune.",
+        "Not measured: torchtitan (it has no Qwen2), torchtune.",
     ]
 
 
