@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.agent.server.api import WorkerGroup
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 from launching.plans import make_plan, write_plan
 from qwenft_trainer import launch, oomwatch
@@ -265,12 +267,24 @@ def test_a_node_that_is_told_to_stop_ends_as_preempted(node: Node, tmp_path: Pat
     assert ended.message["message"] == "the launcher received SIGTERM"
 
 
-def test_what_a_rank_says_of_its_preemption_is_told(node: Node, tmp_path: Path) -> None:
+def test_what_a_rank_says_of_its_preemption_is_told(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
+    in_hand, start = threading.Event(), LocalElasticAgent._start_workers
+
+    def start_workers(agent: LocalElasticAgent, group: WorkerGroup) -> dict[int, Any]:
+        workers: dict[int, Any] = start(agent, group)
+        in_hand.set()
+        return workers
+
+    monkeypatch.setattr(LocalElasticAgent, "_start_workers", start_workers)
 
     def stop_when_started() -> None:
         started.read_text()
+        # A rank that the agent does not hold yet is ended without a word.
+        in_hand.wait(60)
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopper = threading.Thread(target=stop_when_started)
