@@ -63,5 +63,5 @@ def test_the_page_tells_every_run_once_as_it_is() -> None:
 
 def test_the_page_of_accuracy_has_no_seconds_of_earlier_code() -> None:
     lines = [line for line in page.accuracy().splitlines() if line.startswith("| Qwen")]
-    assert len(lines) == len(RUNS)
-    assert sum(line.endswith("| – | – |") for line in lines) == len(RUNS) - len(NOW)
+    assert len(lines) == len(RUNS) - 1  # packed rows had another memory then
+    assert sum(line.endswith("| – | – |") for line in lines) == len(lines) - len(NOW)

@@ -47,9 +47,9 @@ def text() -> str:
 
 def accuracy() -> str:
     """Return docs/accuracy.md's paragraph and table: the planner's word beside the GPU's."""
-    runs = read()
+    runs = [run for run in read() if _same(run)]
     total = [abs(run.predicted().total / run.total - 1) for run in runs]
-    live = [abs(run.predicted().allocated / run.allocated - 1) for run in runs if _same(run)]
+    live = [abs(run.predicted().allocated / run.allocated - 1) for run in runs]
     now = [run for run in runs if not run.earlier]
     time = [abs(run.predicted().seconds / run.seconds - 1) for run in now]
     lines = [
@@ -62,7 +62,7 @@ def accuracy() -> str:
         expected = run.predicted()
         speed = "–" if run.earlier else f"{expected.seconds:.3f}"
         seconds = "–" if run.earlier else f"{run.seconds:.3f}"
-        allocated = f"{expected.allocated / GIB:.1f}" if _same(run) else "–"
+        allocated = f"{expected.allocated / GIB:.1f}"
         lines.append(
             f"| {_how(run)} | {run.allocated / GIB:.1f} | {allocated} | {run.total / GIB:.1f} | {expected.total / GIB:.1f} | {seconds} | {speed} |"
         )
