@@ -20,8 +20,8 @@ from qwenft_trainer.failure import TrainerError
 from qwenft_trainer.loss import IGNORED
 from qwenft_trainer.mesh import data_index
 from qwenft_trainer.preemption import StopSignal
+from qwenft_trainer.run import Run
 from qwenft_trainer.settings import Settings
-from qwenft_trainer.train import Run
 
 FULL = 16384
 """Bytes of the largest file on a disk that counts as full: a manifest fits, weights do not."""

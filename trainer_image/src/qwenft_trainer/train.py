@@ -10,9 +10,7 @@ decide alike at each step (stop, go on, save), because what they decide on was r
 import math
 import os
 import time
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +21,7 @@ from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
-from qwenft_trainer.feed import Feed, build_feed
+from qwenft_trainer.feed import build_feed
 from qwenft_trainer.generate import speak
 from qwenft_trainer.mesh import SET_UP, build_mesh, data_index, pick_device
 from qwenft_trainer.meter import Meter
@@ -32,37 +30,14 @@ from qwenft_trainer.optim import build_optimizer, due, learning_rate, set_learni
 from qwenft_trainer.preemption import StopSignal
 from qwenft_trainer.remote_checkpoints import Mirror
 from qwenft_trainer.report import Reporter
+from qwenft_trainer.run import Run, say
 from qwenft_trainer.saver import Saver
 from qwenft_trainer.settings import Settings, read_settings
 from qwenft_trainer.software import environment
 from qwenft_trainer.sources import find_model, source_of
-from qwenft_trainer.stages import Stages, build_stages
+from qwenft_trainer.stages import build_stages
 from qwenft_trainer.watchdog import FILES, Watchdog
 from qwenft_trainer.weights import Fresh
-
-
-@dataclass(kw_only=True, slots=True)
-class Run:
-    """Everything that the loop works on, and how far it is."""
-
-    settings: Settings
-    stages: Stages
-    optimizer: torch.optim.Optimizer
-    store: CheckpointStore
-    training: Feed
-    validation: Feed | None
-    total: int
-    meter: Meter
-    stop: StopSignal
-    watchdog: Watchdog
-    model_source: Path
-    saver: Saver
-    step: int = 0
-    before: float | None = None
-    lowest: float | None = None
-    trained_tokens: int = 0
-    seconds_before: float = 0.0
-    began: float = field(default_factory=time.monotonic)
 
 
 def main() -> None:
@@ -258,7 +233,7 @@ def save(run: Run, *, wait: bool = False, **notes: object) -> None:
             wait=wait,
             validationLossBefore=run.before,
             trainedTokens=run.trained_tokens,
-            seconds=elapsed(run),
+            seconds=run.elapsed(),
             lowestValidationLoss=run.lowest,
             **notes,
         )
@@ -284,7 +259,7 @@ def finish(run: Run, loss: float) -> None:
         "trainedTokens": run.trained_tokens,
         "tokensPerSecond": run.meter.tokens_per_second,
         "memoryGiB": run.meter.memory_gib,
-        "seconds": elapsed(run),
+        "seconds": run.elapsed(),
         "outputPath": settings.told(settings.result_directory),
         "environment": environment(),
         "sample": text,
@@ -301,14 +276,3 @@ def finish(run: Run, loss: float) -> None:
     run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
     if dist.get_rank() == 0:
         hand_over.send_logs(settings)
-
-
-def elapsed(run: Run) -> float:
-    """Return the seconds that this run has taken, earlier attempts included."""
-    return run.seconds_before + time.monotonic() - run.began
-
-
-def say(message: str) -> None:
-    """Print a line once."""
-    if dist.get_rank() == 0:
-        print(message, flush=True)  # noqa: T201 - the log of the pod
