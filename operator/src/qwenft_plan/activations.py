@@ -27,7 +27,7 @@ _HEAD_NORM = 6.0  # bytes per column of queries and keys that an unfused norm of
 _CHUNK = 16.0  # bytes per element of the loss's input in fp32: itself, chosen, and gradients
 _CHOSEN = 4.0  # bytes per element of the rows that are trained on, and of their gradient
 _CHUNK_TOKENS = 512  # tokens whose logits the own trainer computes at once
-_CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: log-probability and two gradients in fp32
+_CHUNK_LOGIT = 12.0  # bytes per logit of a chunk in bf16: itself, its gradient, and both in fp32
 _PLAIN_CHUNK_LOGIT = 4.0  # the same in fp32, where the gradients take the logits' place
 _CHUNKED_LOGIT = 2.0  # bytes per logit, of all of them, when the loss runs in chunks
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 from accuracy import calibrate, calibrate_memory
-from qwenft_plan.runtimes import CONSTANTS, GIB, RUNTIMES, Runtime
+from qwenft_plan.runtimes import CONSTANTS, GIB, OWN, RUNTIMES, Runtime
 
 __all__ = ["constants_table", "fitted_by"]
 
 _DEFAULTS = {field.name: field.default for field in fields(Runtime)}
+_OF_OWN_RUNS = frozenset({"matmul", "attention", "traffic", "compiled_traffic"})
 _MILLION = 1e6
 
 
 def fitted_by(runtime: str, field: str) -> tuple[str, ...]:
     """Return the sources that a calibration fits this constant to; empty: none does."""
+    if runtime == OWN.name and field in _OF_OWN_RUNS:
+        return ("gpu_runs",)
     return tuple(
         source
         for stage in (*calibrate.STAGES, *calibrate_memory.STAGES)
