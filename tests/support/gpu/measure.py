@@ -97,7 +97,8 @@ def _own(case: Case) -> Step:
     batches = _batches(case)
 
     def step() -> Tensor:
-        loss = stages.train_step(next(batches), trained_tokens=case.tokens)
+        batch = next(batches)
+        loss = stages.train_step(batch, trained_tokens=int(batch.trained_tokens))
         stages.clip(1.0)
         optimizer.step()
         stages.zero_grad()
