@@ -9,12 +9,14 @@ import pytest
 
 from accuracy.constants import fitted_by
 from accuracy.rows import load
+from gpu.runs import TRUTH as GPU_RUNS
 from planning import layout, work
 from qwenft_plan.activations import whole_block
 from qwenft_plan.memory import peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.runtimes import CONSTANTS, OWN, PLAIN, RUNTIMES, Runtime, find_runtime
 
+TRUTH = GPU_RUNS.parent
 TEXTS = [
     ("qwenft", "qwenft"),
     ("", "qwenft"),
@@ -92,7 +94,9 @@ def test_every_fitted_constant_is_one_of_a_runtime_and_its_sources_are_tracked()
         if fitted_by(runtime.name, field)
     }
     assert len(fitted) >= 20
-    assert {source for sources in fitted.values() for source in sources} <= tracked
+    files = {path.stem for path in TRUTH.glob("*.json")}  # runs of our own
+    assert {source for sources in fitted.values() for source in sources} <= tracked | files
+    assert fitted["qwenft", "traffic"] == (GPU_RUNS.stem,)
     assert ("ms-swift", "logit") in fitted
     assert ("qwenft", "logit") not in fitted
 
