@@ -20,3 +20,4 @@ printf 'uv\nhatchling\n' | compile bootstrap.txt -
 printf 'mkdocs-material\n' | compile docs.txt -
 printf 'wandb\nmlflow-skinny\nsqlalchemy\nalembic\n' | compile trackers.txt -
 printf 'pip-audit\ncyclonedx-bom\ncheckov\n' | compile audit.txt -
+printf 'moto[s3,server]\n' | compile stores.txt -

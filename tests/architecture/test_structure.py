@@ -110,8 +110,8 @@ def test_no_package_registry_is_named() -> None:
 def test_pinned_files_carry_hashes_and_no_address() -> None:
     pins = sorted((ROOT / "requirements").glob("*.txt"))
     assert [pin.name for pin in pins] == [
-        "audit.txt", "bootstrap.txt", "dev.txt", "docs.txt", "operator.txt", "trackers.txt",
-        "trainer.txt", "unit.txt",
+        "audit.txt", "bootstrap.txt", "dev.txt", "docs.txt", "operator.txt", "stores.txt",
+        "trackers.txt", "trainer.txt", "unit.txt",
     ]  # fmt: skip
     for pin in pins:
         text = pin.read_text(encoding="utf-8")

@@ -50,6 +50,7 @@ def verdict(
     ("code", "reason"),
     [
         (65, "DatasetInvalid"),
+        (65, "OutputInvalid"),
         (66, "ModelInvalid"),
         (67, "NumericError"),
         (None, "ContainerNotCreated"),
@@ -59,6 +60,11 @@ def test_what_would_fail_again_stops(code: int | None, reason: str, *, trained: 
     found = verdict(code, reason, trained=trained)
     assert not found.restart
     assert found.advice
+
+
+def test_an_output_that_is_refused_is_not_called_a_dataset() -> None:
+    assert "spec.output" in verdict(65, "OutputInvalid").advice
+    assert "spec.dataset" in verdict(65, "DatasetInvalid").advice
 
 
 @pytest.mark.parametrize(

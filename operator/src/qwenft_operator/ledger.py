@@ -21,6 +21,7 @@ OTHER = "Other"
 CAUSES = (
     *names.REASONS.values(), "NodeLost", "PodDeleted", "JobDeleted", "Hung", "BackingOff",
     "DeadlineExceeded", "Infeasible", "InvalidSpec", "NameInUse", "Refused", "ModelInvalid",
+    "OutputInvalid",
     "OOMKilled", "EvictionByEvictionAPI", "DeletionByTaintManager", "PreemptionByScheduler",
     "TerminationByKubelet", "DeletionByPodGC", "Evicted", OTHER,
 )  # fmt: skip

@@ -35,7 +35,8 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     adds the samples that it trains (:func:`note_samples`). ``full_after``: no file may grow beyond
     ``FULL`` bytes from then on. ``ended_by``: the step that waits for the end of the save in the
     background. ``apart``: each rank stands for a node, with a scratch directory of
-    its own under ``scratch``. ``compiler``: what ``QWENFT_COMPILE`` says.
+    its own under ``scratch``. ``compiler``: what ``QWENFT_COMPILE`` says. ``environ``: further
+    variables, as a store's client reads them.
     """
     settings = settings_of(stand, options)
     losses: dict[int, float] = {}
@@ -65,9 +66,13 @@ def _surroundings(options: Mapping[str, Any]) -> Iterator[None]:
     rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
     place = ("0", "1") if options.get("apart") else (rank, ranks)
     os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = place
+    further = options.get("environ", {})
+    os.environ.update(further)
     try:
         yield
     finally:
+        for name in further:
+            del os.environ[name]
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         del os.environ["QWENFT_COMPILE"]
 

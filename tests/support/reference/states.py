@@ -9,7 +9,13 @@ __all__ = ["conditions", "exit_codes"]
 
 _EXITS = {
     64: ("the pod was asked to end; the last step is saved where time allows", "restart"),
-    65: ("the dataset cannot be read, or does not fit the model", "stop"),
+    65: (
+        (
+            "the dataset cannot be read or does not fit the model; or, as `OutputInvalid`, a store "
+            "refuses the output: no such bucket, or no right"
+        ),
+        "stop",
+    ),
     66: ("plan or model cannot be used", "stop"),
     67: (
         "loss or gradient became infinite or no number",

@@ -39,7 +39,8 @@ from qwenft_trainer.checkpoint_files import (
     write_json,
 )
 from qwenft_trainer.checkpoint_reader import GuardedReader, suspicious
-from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.failure import OutputInvalid, TrainerError
+from qwenft_trainer.refused import Refused
 from qwenft_trainer.remote_checkpoints import Mirror
 from qwenft_trainer.stages import Stages
 
@@ -292,7 +293,8 @@ def failures_named(what: str) -> Iterator[None]:
         hint = CUT_SHORT if "unexpected pos" in str(cause) else ""
         raise TrainerError(f"{what}: rank {rank}: {cause}{hint}") from None
     except OSError as error:
-        raise TrainerError(f"{what}: {error}") from error
+        kind = OutputInvalid if isinstance(error, Refused) else TrainerError
+        raise kind(f"{what}: {error}") from error
 
 
 @contextmanager

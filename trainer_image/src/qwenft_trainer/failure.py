@@ -45,6 +45,13 @@ class DatasetInvalid(TrainerError):  # noqa: N818
     reason = "DatasetInvalid"
 
 
+class OutputInvalid(TrainerError):  # noqa: N818
+    """The store refuses the output, for good: no such bucket, no right. Code 65, as for data."""
+
+    exit_code = 65
+    reason = "OutputInvalid"
+
+
 class PlanInvalid(TrainerError):  # noqa: N818
     """The plan does not fit the processes, the model or the script: code 66."""
 

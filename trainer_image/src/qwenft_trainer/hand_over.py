@@ -12,8 +12,9 @@ from qwenft_plan.places import is_url
 from qwenft_trainer.by_node import on_each_node
 from qwenft_trainer.checkpoint import from_rank_0
 from qwenft_trainer.checkpoint_files import write_json
-from qwenft_trainer.failure import DatasetInvalid, TrainerError
+from qwenft_trainer.failure import DatasetInvalid, OutputInvalid, TrainerError
 from qwenft_trainer.hub import upload
+from qwenft_trainer.refused import Refused
 from qwenft_trainer.remote import Store
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.watchdog import FILES, Watchdog
@@ -46,7 +47,7 @@ def _fetch(url: str, folder: Path) -> None:
             store.get(name, target / name)
         if not names:
             store.get("", target)
-    except (FileNotFoundError, PermissionError) as error:
+    except (FileNotFoundError, Refused) as error:
         raise DatasetInvalid(f"spec.dataset.path: {error}") from error
     except OSError as error:
         raise TrainerError(f"spec.dataset.path: {error}") from error
@@ -107,7 +108,8 @@ def _sent(action: Callable[[Store], None], store: Store) -> None:
     try:
         action(store)
     except OSError as error:
-        raise TrainerError(f"the result cannot be sent: {error}") from error
+        kind = OutputInvalid if isinstance(error, Refused) else TrainerError
+        raise kind(f"the result cannot be sent: {error}") from error
 
 
 def send_logs(settings: Settings) -> None:

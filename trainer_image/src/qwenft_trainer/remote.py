@@ -2,13 +2,16 @@
 
 S3, Google Cloud Storage and Azure go through obstore, which repeats what failed on the way and
 takes addresses and credentials from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
-``AWS_ALLOW_HTTP`` …). What fails is an :class:`OSError` that names the URL, whatever the store.
+``AWS_ALLOW_HTTP`` …). What fails is an :class:`OSError` that names the URL, whatever the store; a
+:class:`~qwenft_trainer.refused.Refused` where no other try can help.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from qwenft_trainer.refused import named
 
 OBSTORE = ("s3", "gs", "az")
 
@@ -96,11 +99,5 @@ def _named(url: str) -> Iterator[None]:
     """Name the URL in what a store raises: each has kinds of errors of its own."""
     try:
         yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise type(error)(f"{url}: {_first_line(error)}") from error
     except Exception as error:
-        raise OSError(f"{url}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise named(url, error) from error
