@@ -44,6 +44,7 @@ def test_a_tab_after_the_name_offers_every_verb(completed: Callable[[str], list[
 def test_a_tab_after_a_verb_offers_its_options(completed: Callable[[str], list[str]]) -> None:
     assert completed("qwenft plan --o") == ["--on", "--output", "--operator"]
     assert completed("qwenft logs --f") == ["--failed", "--follow"]
+    assert completed("qwenft prepare --s") == ["--stdlib-sample"]
 
 
 def test_a_tab_after_an_option_offers_its_choices(completed: Callable[[str], list[str]]) -> None:

@@ -88,11 +88,11 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", "holds 0 documents"),
-        ("- 1\n- 2\n", "holds 0 documents"),
-        ("just words\n", "holds 0 documents"),
-        ("kind: Pod\n", "holds 0 documents"),
-        ("kind: QwenFineTune\n---\nkind: QwenFineTune\n", "holds 2 documents"),
+        ("", "holds no object"),
+        ("- 1\n- 2\n", "holds no object"),
+        ("just words\n", "holds no object"),
+        ("kind: Pod\n", "must hold exactly one QwenFineTune, but holds Pod"),
+        ("kind: QwenFineTune\n---\nkind: QwenFineTune\n", "but holds 2 of them"),
         ("kind: QwenFineTune\n", "apiVersion is None"),
         ("kind: QwenFineTune\napiVersion: qwenft.dev/v2\n", "'qwenft.dev/v2', expected"),
         ("kind: QwenFineTune\napiVersion: qwenft.dev/v1alpha1\n", "metadata.name is missing"),

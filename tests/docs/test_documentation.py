@@ -18,6 +18,7 @@ from documented import DOCS, FENCE, ROOT, RUNS, TEXTS, blocks, page_run, shown
 from qwenft_cli import prepare
 from qwenft_cli.__main__ import VERBS, main, parser
 from qwenft_plan.spec import FinetuneSpec
+from qwenft_trainer import prepare_arguments
 from reference import PAGES
 from reference.crd import schema
 from reference.values import comments, undocumented
@@ -66,12 +67,9 @@ def test_every_command_exists_with_its_options(where: str, command: str) -> None
     words = shlex.split(command.removeprefix("kubectl qft ").removeprefix("qwenft "))
     verb = words[0]
     assert verb in VERB_NAMES, where
-    if verb == prepare.NAME:
-        source = ROOT / "trainer_image/src/qwenft_trainer/prepare.py"
-        for word in words[1:]:
-            assert not word.startswith("--") or f'"{word}"' in source.read_text("utf-8"), command
-        return
-    if len(words) > 1:
+    if len(words) > 1 and verb == prepare.NAME:
+        prepare_arguments.parser().parse_args(words[1:])
+    elif len(words) > 1:
         parser().parse_args(words)
 
 
@@ -103,18 +101,17 @@ def test_every_command_that_plans_does_so(
 @pytest.mark.torch
 def test_the_tutorial_trains_on_this_machine(tmp_path: Path) -> None:
     """Without a cluster, word for word: from records to a model."""
-    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
     wanted = [
         command
         for where, command in commands()
-        if where == "docs/tutorial/3-run.md" and " ./data" in command.replace("=", " ")
+        if where == "docs/tutorial/3-run.md" and " ./data" in command
     ]
     assert [shlex.split(command)[1] for command in wanted] == ["prepare", "run"]
     for command in wanted:
         words = [sys.executable, "-m", "qwenft_cli", *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "data/qwen-stdlib/model/config.json").is_file()
+    assert (tmp_path / "data/result/model/config.json").is_file()
 
 
 def test_the_check_of_commands_can_fail() -> None:

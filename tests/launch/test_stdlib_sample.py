@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from launching.tokenizer import tokenizer
+from qwenft_cli import document
 from qwenft_trainer import prepare, stdlib_sample
 from qwenft_trainer.data import load
 from qwenft_trainer.stdlib_sample import CONFIG, records, shuffled, train_tokenizer
@@ -171,7 +174,8 @@ def test_the_whole_sample_is_written_and_fits_together(
     monkeypatch.setattr(stdlib_sample, "LEAST_RECORDS", 300)
     output = tmp_path / "data"
     assert prepare.main(["--stdlib-sample", str(output)]) == 0
-    assert "300 records, a model and its tokenizer" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "300 records, a model and its tokenizer" in told
     lines = (output / "records.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[0])["response"].startswith("Return number ")
     splits = load(output / "qwen_dataset.pt", vocab_size=CONFIG["vocab_size"])
@@ -183,6 +187,11 @@ def test_the_whole_sample_is_written_and_fits_together(
     first = reader.decode(splits.validation.rows([0])[0][0])
     assert first.startswith(f"{json.loads(lines[-256])['prompt']}\n")
     assert first.endswith("<|endoftext|>")
+    assert f"qwenft run {output}/run.yaml" in told
+    run = document.load(str(output / "run.yaml"))
+    assert run.spec.dataset.path == str(output / "qwen_dataset.pt")
+    assert {**run.spec.model.config, "model_type": "qwen2"} == {"model_type": "qwen2", **CONFIG}
+    assert run.spec.training.sequence_length == stdlib_sample.LENGTH
     for path in (output / "model").iterdir():
         assert path.stat().st_mode & 0o444 == 0o444, path.name
 
@@ -194,3 +203,20 @@ def test_a_python_without_its_sources_is_told_so(
     assert prepare.main(["--stdlib-sample", str(tmp_path / "data")]) == 70
     assert "only 6 documented functions" in capsys.readouterr().err
     assert not (tmp_path / "data" / "qwen_dataset.pt").exists()
+
+
+def test_preparing_data_brings_nothing_that_only_fp8_needs() -> None:
+    script = """if True:
+        import sys
+        from qwenft_trainer import prepare
+        assert prepare.main(["--input", "nothing.jsonl"]) == 65
+        from qwenft_trainer.hidden import hidden
+        with hidden("torchao"):
+            import transformers.quantizers.auto
+        assert "torchao" not in sys.modules
+        import torchao  # and it is found again
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -65,15 +65,20 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"qwenft {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
-        below = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP + ".")
+        below = verbs.add_parser(module.NAME, help=module.HELP, description=_sentence(module.HELP))
         module.add_arguments(below)
         below.set_defaults(module=module, parser=parser)
     return top
 
 
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def _dispatch(arguments: Sequence[str], connect: Connect) -> int:
-    if arguments[:1] == [prepare.NAME]:
-        return prepare.hand_over(arguments[1:])
+    if not arguments:
+        parser().print_help(sys.stderr)
+        return BAD_INPUT
     # argparse has no notion of words that belong to another program, so they are parted first.
     own, found, theirs = _part(arguments, "--")
     top = parser()

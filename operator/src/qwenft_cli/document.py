@@ -92,7 +92,9 @@ def _documents(path: str, text: str) -> list[Any]:
 def _only_run(path: str, documents: list[Any]) -> Mapping[str, Any]:
     runs = [body for body in documents if isinstance(body, Mapping) and body.get("kind") == KIND]
     if len(runs) != 1:
-        raise _wrong(path, f"holds {len(runs)} documents of kind {KIND}, expected exactly one")
+        there = [str(body.get("kind")) for body in documents if isinstance(body, Mapping)]
+        held = f"{len(runs)} of them" if runs else " and ".join(sorted(set(there))) or "no object"
+        raise _wrong(path, f"must hold exactly one {KIND}, but holds {held}")
     if runs[0].get("apiVersion") != API_VERSION:
         raise _wrong(path, f"apiVersion is {runs[0].get('apiVersion')!r}, expected {API_VERSION}")
     return runs[0]

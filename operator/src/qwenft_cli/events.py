@@ -21,8 +21,10 @@ HELP = "list what happened to a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("name", metavar="NAME", help="the run")
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help=options.OUTPUT
+    )
     options.add_cluster(parser)
 
 

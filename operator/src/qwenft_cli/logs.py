@@ -19,7 +19,7 @@ HELP = "print a rank's output"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the run")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--rank", type=int, default=0, help="global rank, 0 when not given")
     which.add_argument("--failed", action="store_true", help="the rank that failed first")

@@ -11,7 +11,10 @@ from qwenft_operator.nodes import Capacity, Offer
 from qwenft_operator.nodes import capacity as count_free
 from qwenft_plan.inventory import Inventory, NodeShape
 
-__all__ = ["add_cluster", "add_file", "add_inventory", "address", "capacity"]
+__all__ = ["OUTPUT", "add_cluster", "add_file", "add_inventory", "address", "capacity"]
+
+
+OUTPUT = "text for people (the default), or json as the cluster has it"
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

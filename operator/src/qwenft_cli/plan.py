@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     options.add_file(parser)
     options.add_inventory(parser)
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table",
+        help="a table for people (the default), or json: the fields of the plan file",
+    )  # fmt: skip
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.svg", help="draw memory and step time as stacked bars"
     )

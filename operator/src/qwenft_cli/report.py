@@ -19,8 +19,11 @@ HELP = "write a self-contained HTML page about a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-o", "--output", metavar="FILE", default="report.html")
+    parser.add_argument("name", metavar="NAME", help="the run")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html",
+        help="where the page goes (default: %(default)s)",
+    )  # fmt: skip
     options.add_cluster(parser)
 
 

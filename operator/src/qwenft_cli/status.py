@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", nargs="?", default="", help="one run, else all")
     parser.add_argument("-w", "--watch", action="store_true", help="redraw until the run ends")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help=options.OUTPUT
+    )
     options.add_cluster(parser)
 
 

@@ -17,7 +17,7 @@ HELP = "stop a run's pods and keep its place; resume goes on from the last check
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the run")
     options.add_cluster(parser)
 
 

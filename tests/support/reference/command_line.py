@@ -17,6 +17,7 @@ _CODES = {
     FAILED: "failed: the cluster, a file, or, with `--watch`, the run",
     BAD_INPUT: "bad input: the sentence names the field",
     INFEASIBLE: "no plan fits; the sentence gives the numbers",
+    "64 to 70": "of `run` and `prepare`: the trainer's own, see [Exit codes](exit-codes.md)",
     INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -39,20 +40,23 @@ def page() -> str:
     text += table(("code", "meaning"), [(str(code), what) for code, what in _CODES.items()])
     for name, verb in verbs().items():
         text += f"\n## qwenft {name}\n\n{_sentence(verb)}\n\n"
-        text += table(("argument", "meaning"), _arguments(verb))
+        if rows := list(_arguments(verb)):
+            text += table(("argument", "meaning"), rows)
+        if verb.epilog:
+            text += f"\n{verb.epilog}\n" if rows else f"{verb.epilog}\n"
     return text
 
 
 def _sentence(verb: argparse.ArgumentParser) -> str:
-    text = (verb.description or "").strip()
-    return text[:1].upper() + text[1:]
+    return (verb.description or "").strip()
 
 
 def _arguments(verb: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     for action in verb._actions:
         if action.help is argparse.SUPPRESS or "--help" in action.option_strings:
             continue
-        yield _shape(action), (action.help or _choices(action)).replace("%%", "%")
+        told = (action.help or _choices(action)).replace("%(default)s", str(action.default))
+        yield _shape(action), told.replace("%%", "%")
 
 
 def _shape(action: argparse.Action) -> str:

@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from qwenft_trainer import planfile
 from qwenft_trainer.errorfile import TypedErrorHandler
 from qwenft_trainer.failure import TrainerError, classify
+from qwenft_trainer.hidden import hide
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
     if not arguments:
         if plan is None or plan.precision != "fp8":
             # transformers and peft import it wherever it is: seconds, for nothing but fp8.
-            sys.modules["torchao"] = None  # type: ignore[assignment] # "there is none"
+            hide("torchao")
         # Of a million new objects none is garbage; looking for it takes a tenth of the load.
         gc.disable()
         from qwenft_trainer import train  # noqa: PLC0415 - a script's rank needs no loop

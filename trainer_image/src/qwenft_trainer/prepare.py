@@ -1,15 +1,6 @@
 """``qwenft prepare``: records → a dataset file that the trainer reads.
 
-Reads JSONL, JSON arrays, Parquet, directories written by datasets' save_to_disk, and dataset files
-of older versions. A record is {"prompt", "response"}, {"messages"}, ShareGPT's {"conversations"},
-Alpaca's {"instruction", "input", "output"} or {"input_ids"}; its keys tell which. Conversations
-go through the tokenizer's own chat template.
-
-An output named *.safetensors is the trainer's own flat file: it is written piece by piece in
-bounded memory, and mapped by the trainer. An output named *.pt is what a script's DataLoader takes,
-rows padded to --length, {"train": [{"input_ids", "attention_mask"}, …], "validation": …}; all of it
-is in memory while it is written. Killed and started again with the same arguments, the command goes
-on where it was.
+What it reads and writes stands in :mod:`qwenft_trainer.prepare_arguments`.
 """
 
 import argparse
@@ -25,7 +16,8 @@ import numpy.typing as npt
 
 from qwenft_trainer import flat, inputs, shards
 from qwenft_trainer.failure import DatasetInvalid, ModelInvalid, TrainerError
-from qwenft_trainer.shapes import SHAPES
+from qwenft_trainer.hidden import hidden
+from qwenft_trainer.prepare_arguments import parser
 from qwenft_trainer.shards import Options, Shard, Work
 
 LEAST_LENGTH = 2
@@ -47,57 +39,27 @@ class Request:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; return 0, 65 (bad records or options), 66 (bad tokenizer) or 70."""
-    args = _parser().parse_args(argv)
-    try:
-        if args.stdlib_sample is not None:
-            from qwenft_trainer import stdlib_sample  # noqa: PLC0415 - brings transformers
+    return carry_out(parser().parse_args(argv))
 
-            stdlib_sample.write(args.stdlib_sample)
-        else:
-            build(_request(args))
+
+def carry_out(args: argparse.Namespace) -> int:
+    """Do what the arguments say; return as :func:`main` does."""
+    try:
+        with hidden("torchao"):  # seconds, and remarks of torch's, for nothing
+            _make_what_is_asked(args)
     except TrainerError as error:
         print(f"qwenft prepare: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return error.exit_code
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qwenft prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--input", nargs="+", metavar="FILE", help="training records: files, globs or directories"
-    )
-    source.add_argument(
-        "--stdlib-sample",
-        type=Path,
-        metavar="DIR",
-        help="write the demo's data instead: records, dataset and a small model to train on them",
-    )
-    parser.add_argument("--validation", nargs="+", metavar="FILE", help="held-out records")
-    parser.add_argument(
-        "--validation-fraction",
-        type=float,
-        default=0.0,
-        metavar="F",
-        help="hold out this part of --input instead (the last records)",
-    )
-    parser.add_argument("--tokenizer", default="", metavar="DIR", help="model directory or name")
-    parser.add_argument("--output", type=Path, default=Path("qwen_dataset.pt"), metavar="FILE")
-    parser.add_argument("--length", type=int, default=1024, help="tokens a row at most")
-    parser.add_argument(
-        "--format", choices=tuple(SHAPES), help="the records' shape, where keys do not tell"
-    )
-    parser.add_argument(
-        "--mask-prompt", action="store_true", help="train on the answers only, not on prompts"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; the output is the same"
-    )
-    return parser
+def _make_what_is_asked(args: argparse.Namespace) -> None:
+    if args.stdlib_sample is None:
+        build(_request(args))
+        return
+    from qwenft_trainer import stdlib_sample  # noqa: PLC0415 - brings transformers
+
+    stdlib_sample.write(args.stdlib_sample)
 
 
 def _request(args: argparse.Namespace) -> Request:

@@ -43,6 +43,34 @@ CONFIG: dict[str, Any] = {
 }
 """The model: Qwen1.5's architecture with 10.2 million parameters: small enough for two cores."""
 
+RUN = """\
+# A first fine-tune, without a cluster: qwenft run run.yaml
+# On a cluster these paths lie in volumes, or are URLs of an object store.
+apiVersion: qwenft.dev/v1alpha1
+kind: QwenFineTune
+metadata:
+  name: first-run
+spec:
+  model:
+    path: {model}
+    config:
+      model_type: qwen2
+{config}
+  dataset:
+    path: {data}
+  training:
+    maxSteps: 30
+    batchSize: 16
+    sequenceLength: 96
+    learningRate: 2.0e-3
+    warmupSteps: 5
+    scheduler: cosine
+    precision: fp32
+  output:
+    path: {out}
+"""
+"""A QwenFineTune without ``resources``: it takes what there is."""
+
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 )
@@ -50,10 +78,13 @@ _Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def write(directory: Path) -> None:
-    """Write ``records.jsonl``, ``model/`` and ``qwen_dataset.pt`` into a directory.
+    """Write ``records.jsonl``, ``model/``, ``qwen_dataset.pt`` and ``run.yaml`` into a directory.
 
     Raises :class:`~qwenft_trainer.failure.TrainerError` where Python came without its sources.
     """
+    from transformers.utils import logging  # noqa: PLC0415 - takes seconds; --help needs none
+
+    logging.disable_progress_bar()  # of one file that takes no time
     started = time.monotonic()
     directory.mkdir(parents=True, exist_ok=True)
     found = shuffled(records(Path(sysconfig.get_path("stdlib"))))
@@ -77,9 +108,20 @@ def write(directory: Path) -> None:
             options=Options(length=LENGTH),
         )
     )
+    run = directory / "run.yaml"
+    run.write_text(run_text(directory.resolve()), encoding="utf-8")
     seconds = time.monotonic() - started
     line = f"{directory}: {len(found)} records, a model and its tokenizer, in {seconds:.0f} s"
-    print(line)  # noqa: T201 - a command line
+    print(f"{line}\nTrain it here: qwenft run {run}")  # noqa: T201 - a command line
+
+
+def run_text(directory: Path) -> str:
+    """Return a run that trains the sample on the machine that made it, in half a minute or so."""
+    config = "\n".join(f"      {name}: {json.dumps(value)}" for name, value in CONFIG.items())
+    return RUN.format(config=config, **{
+        name: json.dumps(str(directory / place))
+        for name, place in (("model", "model"), ("data", "qwen_dataset.pt"), ("out", "result"))
+    })  # fmt: skip
 
 
 def records(library: Path) -> Iterator[dict[str, str]]:
