@@ -249,11 +249,13 @@ def test_without_a_usable_kubeconfig_there_is_no_cluster(
     with pytest.raises(CliError, match="no cluster to talk to") as caught:
         connect(Address(kubeconfig=str(path)))
     assert "KUBECONFIG" in caught.value.next_step
+    assert (f"{path}: no such file" in caught.value.message) == (content is None)
 
 
 def test_an_unknown_context_is_no_cluster(kubeconfig: Path) -> None:
-    with pytest.raises(CliError, match="no cluster to talk to"):
+    with pytest.raises(CliError, match="no cluster to talk to") as caught:
         connect(Address(kubeconfig=str(kubeconfig), context="gone"))
+    assert "get-contexts" in caught.value.next_step
 
 
 def test_without_the_library_the_way_to_get_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

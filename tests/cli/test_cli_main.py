@@ -128,6 +128,17 @@ def test_status_lists_the_runs(
     assert lines[2].split()[:2] == ["b", "Pending"]
 
 
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(
+    cluster: Any, qwenft: Verb, make_run: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.stored["tiny"] = make_run(phase="Training", plan={"summary": "2×1 CPU"})
+    for words in (["status"], ["status", "tiny"]):
+        assert qwenft(*words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines
+        assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_status_without_runs_says_what_to_type(
     qwenft: Verb, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +160,17 @@ def test_status_as_json_is_the_object(
     cluster.stored["tiny"] = make_run(phase="Training")
     assert qwenft("status", "tiny", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["status"] == {"phase": "Training"}
+
+
+def test_who_wrote_which_field_is_nobody_s_business(
+    cluster: Any, qwenft: Verb, make_run: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.stored["tiny"] = body = make_run()
+    body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    for words in (["status", "-o", "json"], ["status", "tiny", "-o", "json"]):
+        assert qwenft(*words) == 0
+        assert "managedFields" not in capsys.readouterr().out
+    assert "managedFields" in body["metadata"]
 
 
 def test_all_runs_cannot_be_watched(qwenft: Verb, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +201,11 @@ def test_suspend_and_resume_turn_one_switch(
     make_run: Make,
     verb: str,
     value: bool,  # noqa: FBT001 - a table
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cluster.stored["tiny"] = make_run()
     assert qwenft(verb, "tiny") == 0
+    assert capsys.readouterr().out.endswith("see qwenft status tiny -n default\n")
     assert cluster.stored["tiny"]["spec"]["runPolicy"] == {"suspend": value}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -52,6 +53,14 @@ def test_the_step_has_a_bar_a_share_and_an_end_in_sight() -> None:
     step = row(drawn(TRAINING), "step")
     assert "━" * 15 + "─" * 15 in step
     assert "30/60  50 %  ETA 1m 35s  saved 20" in step
+
+
+def test_a_run_that_does_not_train_has_no_end_in_sight() -> None:
+    assert "ETA" not in drawn(replace(TRAINING, phase="Suspended"))
+
+
+def test_a_loss_without_a_curve_stands_where_the_curve_would() -> None:
+    assert row(drawn(TRAINING), "loss").startswith("loss     4.250  ")
 
 
 def test_the_loss_has_a_curve_and_its_last_value() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -24,10 +25,12 @@ _TIMEOUT_SECONDS = 30.0
 _FOLLOW_TIMEOUTS = (30.0, 24 * 3600.0)
 _MANAGER = "qwenft-cli"
 _GROUP = "/apis/qwenft.dev/v1alpha1"
+_KUBECONFIG = "Set KUBECONFIG, or give --kubeconfig FILE."
+_CONTEXTS = f"{_KUBECONFIG} kubectl config get-contexts lists the contexts."
 _ERRORS = {
     401: "Log in to the cluster again.",
     403: "Ask for the role qwenft-edit in this namespace, or name another one with -n.",
-    404: "See what there is with: qwenft status",
+    404: "See what there is with: qwenft status -n {}",
     409: "Run the command again.",
     422: "Correct the field and run the command again.",
 }
@@ -52,10 +55,16 @@ def connect(address: Address) -> Access:
         namespace = _configure(config, settings, address)
     except (config.ConfigException, OSError, ValueError, YAMLError) as error:
         raise CliError(
-            f"no cluster to talk to ({str(error).strip() or type(error).__name__})",
-            next_step="Set KUBECONFIG, or give --kubeconfig FILE.",
+            f"no cluster to talk to ({_reason(address, error)})",
+            next_step=_CONTEXTS if address.context else _KUBECONFIG,
         ) from None
     return _Cluster(client.ApiClient(settings), namespace, (client.ApiException, HTTPError))
+
+
+def _reason(address: Address, error: Exception) -> str:
+    if address.kubeconfig and not Path(address.kubeconfig).is_file():
+        return f"{address.kubeconfig}: no such file"
+    return str(error).strip() or type(error).__name__
 
 
 def _configure(config: Any, settings: Any, address: Address) -> str:
@@ -191,7 +200,7 @@ class _Cluster:
         if absent and response.status == 404:  # noqa: PLR2004 - not found
             return None
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
-            raise _refused(response.status, response.read())
+            raise _refused(response.status, response.read(), self._namespace)
         return response
 
 
@@ -216,7 +225,7 @@ def _unreachable(host: str, error: Exception) -> CliError:
     )
 
 
-def _refused(status: int, body: bytes) -> CliError:
+def _refused(status: int, body: bytes, namespace: str) -> CliError:
     """Return the API server's own sentence, which names the field or the missing right."""
     try:
         message = str(json.loads(body)["message"])
@@ -225,6 +234,6 @@ def _refused(status: int, body: bytes) -> CliError:
     bad_input = status in (400, 422)
     return CliError(
         message,
-        next_step=_ERRORS.get(status, "Look at the cluster's own logs."),
+        next_step=_ERRORS.get(status, "Look at the cluster's own logs.").format(namespace),
         exit_code=BAD_INPUT if bad_input else FAILED,
     )

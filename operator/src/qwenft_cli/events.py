@@ -6,12 +6,12 @@ import argparse
 import json
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
 from qwenft_cli import options, wording
 from qwenft_cli.access import Connect, Object
 from qwenft_cli.failure import OK
+from qwenft_cli.printing import show
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     if args.output == "json":
         print(json.dumps(events, indent=2))
     elif events:
-        Console().print(_table(events))
+        show(_table(events))
     else:
         print(f"No events about {args.name}; the cluster forgets them after an hour.")
     return OK

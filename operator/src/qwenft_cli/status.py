@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
 from qwenft_cli import lines, options, view, watch, wording
 from qwenft_cli.access import Access, Connect, Object
 from qwenft_cli.failure import BAD_INPUT, OK, CliError
+from qwenft_cli.printing import show
 from qwenft_cli.snapshot import Snapshot, of_run
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -41,7 +41,9 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
         )
     access = connect(options.address(args))
     if args.output == "json":
-        print(json.dumps(access.run(args.name) if args.name else access.runs(), indent=2))
+        bodies = [access.run(args.name)] if args.name else access.runs()
+        told = [_without_fields(body) for body in bodies]
+        print(json.dumps(told[0] if args.name else told, indent=2))
         return OK
     if args.watch:
         return watch.exit_code(watch.until_finished(access, args.name))
@@ -52,10 +54,16 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     return OK
 
 
+def _without_fields(body: Object) -> Object:
+    """Leave out who wrote which field, as kubectl does: more lines than all the rest."""
+    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
+    return {**body, "metadata": metadata}
+
+
 def _print_one(access: Access, name: str) -> None:
     snapshot = watch.look(access, name)
     losses = lines.losses(watch.history(access, snapshot))
-    Console().print(view.draw(snapshot, losses, datetime.now(UTC)))
+    show(view.draw(snapshot, losses, datetime.now(UTC)))
 
 
 def _print_all(runs: Sequence[Object], namespace: str) -> None:
@@ -69,7 +77,7 @@ def _print_all(runs: Sequence[Object], namespace: str) -> None:
     for body in runs:
         created = str(body["metadata"].get("creationTimestamp") or "")
         table.add_row(*_cells(of_run(body)), wording.age(created, now))
-    Console().print(table)
+    show(table)
 
 
 def _cells(snapshot: Snapshot) -> tuple[str, ...]:

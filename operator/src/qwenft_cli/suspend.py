@@ -28,7 +28,9 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
 
 def switch(args: argparse.Namespace, connect: Connect, *, suspended: bool) -> int:
     """Set ``spec.runPolicy.suspend`` and say what happens next."""
-    client = Client.over(connect(options.address(args)))
+    access = connect(options.address(args))
+    client = Client.over(access)
     (client.suspend if suspended else client.resume)(args.name)
-    print(f"{args.name}: {'suspending' if suspended else 'resuming'}; qwenft status {args.name}")
+    doing = "suspending" if suspended else "resuming"
+    print(f"{args.name}: {doing}; see qwenft status {args.name} -n {access.namespace}")
     return OK

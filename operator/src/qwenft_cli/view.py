@@ -123,7 +123,7 @@ def _step(snapshot: Snapshot) -> Text:
     share = 100 * progress.step // progress.total_steps if progress.total_steps else 0
     text.append(f" {progress.step}/{progress.total_steps}  {share} %", style="default")
     remaining = progress.estimated_remaining_seconds
-    if remaining and not snapshot.finished:
+    if remaining and snapshot.phase == "Training":
         text.append(f"  ETA {wording.duration(remaining)}", style="dim")
     if progress.checkpoint_step:
         text.append(f"  saved {progress.checkpoint_step}", style="dim")
@@ -134,8 +134,9 @@ def _loss(snapshot: Snapshot, losses: Sequence[float]) -> Text:
     progress = snapshot.progress
     if progress is None or progress.loss is None:
         return Text()
-    text = Text(sparkline(losses, _CURVE), style="green")
-    text.append(f" {wording.number(progress.loss)}", style="default")
+    curve = sparkline(losses, _CURVE)
+    text = Text(f"{curve} " if curve else "", style="green")
+    text.append(wording.number(progress.loss), style="default")
     for label, value in (("validation", progress.validation_loss), ("lr", progress.learning_rate)):
         if value is not None:
             text.append(f"  {label} {wording.number(value)}", style="dim")
