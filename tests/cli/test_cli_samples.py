@@ -39,6 +39,7 @@ def test_there_is_a_sample_of_every_kind() -> None:
     assert {path.name for path in RUNS} == {
         "qwen-stdlib.yaml", "qwen-stdlib-pipeline.yaml", "qwen-stdlib-tensor.yaml",
         "qwen-stdlib-script.yaml", "qwen-stdlib-lora.yaml", "qwen1.5-7b.yaml",
+        "qwen2.5-7b-fp8.yaml",
         *(f"{name}.yaml" for name in LIGHTER),
     }  # fmt: skip
 

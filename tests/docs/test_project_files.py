@@ -18,6 +18,7 @@ from qwenft_cli.document import load
 from qwenft_plan.errors import Infeasible
 from qwenft_plan.inventory import Inventory
 from qwenft_plan.model import ModelShape
+from qwenft_plan.plan import METHODS
 from qwenft_plan.planner import plan
 from reference import ROOT, samples
 from reference.crd import schema
@@ -30,23 +31,29 @@ RELEASE: dict[str, Any] = yaml.safe_load(
 )
 
 
-def test_every_known_model_has_a_sample_and_no_other() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(samples.NAMES)
+def test_every_known_model_has_a_sample_of_each_method_and_no_other() -> None:
+    known = {path.stem for path in FOLDER.glob("*.yaml")}
+    assert known == set(samples.STEMS)
+    assert len(known) == len(samples.NAMES) * len(METHODS)
 
 
-@pytest.mark.parametrize("name", samples.NAMES)
-def test_a_sample_is_valid_and_names_the_model_that_is_planned(name: str) -> None:
-    read = load(str(FOLDER / f"{name}.yaml"))
+@pytest.mark.parametrize("stem", samples.STEMS)
+def test_a_sample_is_valid_and_names_the_model_that_is_planned(stem: str) -> None:
+    read, name = load(str(FOLDER / f"{stem}.yaml")), samples.STEMS[stem].name
+    assert read.spec.training.method == samples.STEMS[stem].method
     jsonschema.validate(dict(read.body["spec"]), schema()["properties"]["spec"])
     assert re.fullmatch(r"[a-z][-a-z0-9]{0,44}", read.name)
     found, known = ModelShape.for_spec(read.spec.model), ModelShape.known(name)
     assert replace(found, name=known.name) == known
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-0.5b", "qwen1.5-7b", "qwen3-32b", "qwen1.5-72b"])
+@pytest.mark.parametrize(
+    "name",
+    ["qwen2.5-0.5b", "qwen1.5-7b", "qwen3-32b", "qwen1.5-72b", "qwen3-32b-lora", "qwen2-72b-qlora"],
+)
 def test_a_sample_fits_where_it_says_and_on_nothing_smaller(name: str) -> None:
     spec = load(str(FOLDER / f"{name}.yaml")).spec
-    nodes, devices = samples.nodes_of(name)
+    nodes, devices = samples.STEMS[name].nodes()
     assert (spec.resources.nodes.min, spec.resources.gpus_per_node) == (nodes, devices)
     shape = ModelShape.for_spec(spec.model)
     found = plan(spec=spec, model=shape, inventory=Inventory.parse(f"{nodes}x{devices}xH100-80G"))

@@ -22,8 +22,8 @@ PAGES: dict[str, Callable[[], str]] = (
         "docs/reference/conditions.md": states.conditions,
     }
     | {
-        f"manifests/samples/sizes/{name}.yaml": partial(samples.text, name)
-        for name in samples.NAMES
+        f"manifests/samples/sizes/{stem}.yaml": partial(samples.text, stem)
+        for stem in samples.STEMS
     }
     | {"manifests/samples/sizes/README.md": samples.listing}
 )
