@@ -126,7 +126,8 @@ def test_no_restarts_at_all_may_be_asked_for() -> None:
 def test_the_document_is_the_code_s() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     if os.environ.get("REGOLD"):
-        DOCUMENT.write_text(text[: text.index("| cause")] + table(), encoding="utf-8")
+        text = text[: text.index("| cause")] + table()
+        DOCUMENT.write_text(text, encoding="utf-8")
     assert text.endswith(table())
     assert table().count("\n") == len(POLICIES) + len(ON_PURPOSE) + 2
 
