@@ -18,6 +18,7 @@ PRODUCTS = {
         *binaries.on_demand(PINS),
         binaries.next_helm(PINS),
         binaries.kueue(PINS),
+        binaries.training_operator(PINS),
     )
 }
 # Where a product's version must stand in its go.mod.
@@ -28,6 +29,7 @@ MODULES = {
     "helm": "helm.sh/helm/v3",
     "helm4": "helm.sh/helm/v4",
     "kueue": "sigs.k8s.io/kueue",
+    "trainingoperator": "github.com/kubeflow/training-operator",
     "kwok": "sigs.k8s.io/kwok",
 }
 

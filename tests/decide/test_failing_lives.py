@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -237,12 +238,12 @@ class OldList(World):
     leaves_out = False
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[dict[str, Any], ...]:
+        self, kind: str, namespace: str = "", *, fields: str = "", **words: Any
+    ) -> tuple[Mapping[str, Any], ...]:
         """List, but no Jobs while they are left out, unless one is asked for by its name."""
         if kind == "Job" and self.leaves_out and not fields:
             return ()
-        return await super().list(kind, namespace, labels=labels, fields=fields)
+        return await super().list(kind, namespace, fields=fields, **words)
 
 
 def test_only_the_newest_ended_job_is_kept() -> None:

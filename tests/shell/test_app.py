@@ -155,22 +155,25 @@ def test_a_job_wakes_its_run_and_those_that_wait_if_it_may_have_freed_something(
 
 
 @pytest.mark.parametrize(
-    ("phase", "gone", "wakes"),
-    [("Running", False, 0), ("Succeeded", False, 1), ("Failed", False, 1), ("Running", True, 1)],
+    ("tracked", "gone", "wakes"), [(True, False, 0), (False, False, 1), (True, True, 1)]
 )
 def test_pods_that_end_wake_those_that_wait_once(
-    monkeypatch: pytest.MonkeyPatch, phase: str, *, gone: bool, wakes: int
+    monkeypatch: pytest.MonkeyPatch, *, tracked: bool, gone: bool, wakes: int
 ) -> None:
+    """Metadata is all that is known of a pod: its Job lets go of it once it has counted its end."""
     monkeypatch.setattr(app_module, "_FREEING_SECONDS", 0.01)
     labels = names.run_labels("other", "uid-2")
-    metadata = {"name": "other-1-0", "namespace": "team", "labels": labels}
+    finalizers = ["batch.kubernetes.io/job-tracking"] if tracked else []
+    metadata = {
+        "name": "other-1-0", "namespace": "team", "labels": labels, "finalizers": finalizers,
+    }  # fmt: skip
 
     async def main_() -> tuple[int, set[Key]]:
         app = app_on(World())
         app._reconciler._waiting = {Key("team", "tiny"): (0, 0.0, "tiny", "team")}
         forgotten = app._reconciler._outlook._forgotten
         for _ in range(50):
-            app.pod_changed({"metadata": metadata, "status": {"phase": phase}}, gone=gone)
+            app.pod_changed({"metadata": metadata}, gone=gone)
         later = asyncio.Event()
         asyncio.get_running_loop().call_later(0.03, later.set)
         await later.wait()
@@ -278,6 +281,8 @@ def test_watches_are_filtered_by_the_server_and_leave_no_trace(
     assert len(started) == 1
     assert settings.posting.enabled is False
     assert settings.scanning.disabled is True
+    assert isinstance(settings.persistence.diffbase_storage, main.NoEssence)
+    assert settings.queueing.idle_timeout < 1, "a task keeps its object for as long"
     ours = "app.kubernetes.io/managed-by=qwenft"
     assert settings.watching.label_selectors["v1", "pods"] == ours
     assert settings.watching.label_selectors["batch/v1", "jobs"] == ours

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from qwenft_operator import names
 from qwenft_operator.decision import Decision
+from qwenft_operator.nodes import Claim, requests_of
 from qwenft_operator.outlook import Outlook
 from qwenft_operator.port import Unavailable
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.run import Run
-from qwenft_operator.view import View
+from qwenft_operator.view import View, attempt_key, has_ended, slim_job, slim_pod
 from simulated import World, node_body
 from simulated.controllers import succeed_after
 
@@ -40,12 +41,12 @@ class Counting(World):
         self.program(succeed_after(10**6))
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[dict[str, Any], ...]:
+        self, kind: str, namespace: str = "", **words: Any
+    ) -> tuple[Mapping[str, Any], ...]:
         if not namespace:
             self.asked[kind] += 1
         await asyncio.sleep(0)
-        return await super().list(kind, namespace, labels=labels, fields=fields)
+        return await super().list(kind, namespace, **words)
 
     def together(self, run_names: list[str], *, reconciler: Reconciler | None = None) -> None:
         """Look at runs at the same time."""
@@ -142,7 +143,7 @@ def test_a_view_that_grew_old_while_it_was_read_serves_one_plan_only() -> None:
     first, second = world.fleet(2, resources=WHOLE)
     listed = world.list
 
-    async def overtaken(kind: str, namespace: str = "", **selectors: str) -> Any:
+    async def overtaken(kind: str, namespace: str = "", **selectors: Any) -> Any:
         found = await listed(kind, namespace, **selectors)
         if kind == "Node":
             world.reconciler.freed()
@@ -261,7 +262,8 @@ def entered(change: Callable[[View, Run], View]) -> tuple[View, View]:
         view = await outlook.view()
         run = Run.from_object(world.objects[names.KIND, "team", "tiny"])
         other = change(view, run)
-        outlook.enter(other, run, Decision(status={"phase": "Pending"}))
+        with outlook.entered(other, run, Decision(status={"phase": "Pending"})):
+            pass
         return view, await outlook.view()
 
     return asyncio.run(main())
@@ -284,3 +286,112 @@ def test_a_view_keeps_of_a_node_what_plans_depend_on() -> None:
     assert "images" not in kept["status"]
     del node["status"]["images"]
     assert kept == {key: node[key] for key in ("metadata", "spec", "status")}
+
+
+class Slow(Counting):
+    """A world whose Jobs take their time to be made, while others are planned."""
+
+    def __init__(self, nodes: int) -> None:
+        self.making = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.dies = False
+        super().__init__(nodes)
+
+    async def apply(self, manifest: Mapping[str, Any]) -> str:
+        if manifest["kind"] == "Job" and manifest["metadata"]["name"] == "run-000-1":
+            self.making.set()
+            await self.go_on.wait()
+            if self.dies:
+                raise Unavailable("cut off")
+        return await super().apply(manifest)
+
+
+def planned_beside(world: Slow, *, anew: bool) -> None:
+    """Plan the second run while the first one's Job is being made."""
+    first, second = world.fleet(2, resources=WHOLE)
+
+    async def main() -> None:
+        starting = asyncio.create_task(world.reconciler(Key("team", first)))
+        await world.making.wait()
+        if anew:
+            world.reconciler.freed()
+        await world.reconciler(Key("team", second))
+        world.go_on.set()
+        await asyncio.gather(starting, return_exceptions=True)
+
+    World.wait_for(main())
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_run_is_planned_while_another_is_being_made_and_not_on_its_nodes(*, anew: bool) -> None:
+    """Also where the cluster is read in between, and does not show that other one's Job yet."""
+    world = Slow(nodes=1)
+    planned_beside(world, anew=anew)
+    assert world.asked["Node"] == 1 + anew
+    assert {name: world.status(name)["phase"] for name in ("run-000", "run-001")} == {
+        "run-000": "Starting",
+        "run-001": "Pending",
+    }
+
+
+def test_what_could_not_be_made_takes_nothing_from_the_next() -> None:
+    world = Slow(nodes=1)
+    world.dies = True
+    planned_beside(world, anew=False)
+    assert not world.of_kind("Job")
+    world.together(["run-001"])
+    assert world.status("run-001")["phase"] == "Starting"
+    assert not world.reconciler._outlook._under_way
+
+
+def test_a_view_that_took_long_to_read_is_good_for_longer() -> None:
+    now = 0.0
+
+    async def main() -> list[int]:
+        nonlocal now
+        world = Counting(nodes=1)
+        outlook = Outlook(world, lasts=2.0, clock=lambda: now)
+        listed = world.list
+
+        async def slowly(kind: str, *args: Any, **words: Any) -> Any:
+            nonlocal now
+            now += 1.0 if kind == "Node" else 0.0
+            return await listed(kind, *args, **words)
+
+        world.list = slowly  # type: ignore[method-assign]
+        found = []
+        for wait in (0.0, 4.9, 0.2):
+            now += wait
+            await outlook.view()
+            found.append(world.asked["Node"])
+        return found
+
+    assert asyncio.run(main()) == [1, 1, 2]
+
+
+def test_a_slim_pod_and_a_slim_job_plan_as_the_whole_ones_do() -> None:
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}, "env": [{}]}
+    side = {"restartPolicy": "Always", "resources": {"limits": {"cpu": "1"}}, "command": ["x"]}
+    spec = {"containers": [container], "initContainers": [side], "overhead": {"memory": "1Gi"},
+            "nodeName": "n", "volumes": [{}]}  # fmt: skip
+    labels = names.run_labels("r", "uid") | {names.LABEL_ATTEMPT: "3", "other": "x"}
+    pod = {"metadata": {"name": "p", "labels": labels, "managedFields": [{}]}, "spec": spec}
+    condition = {"type": "Failed", "status": "True"}
+    job = {"metadata": pod["metadata"], "status": {"conditions": [condition], "active": 1},
+           "spec": {"completions": 4, "suspend": True, "template": {"spec": spec}}}  # fmt: skip
+    assert (attempt_key(slim_pod(pod)), attempt_key(slim_job(job))) == (("uid", "3"),) * 2
+    assert Claim.of(slim_pod(pod)) == Claim.of(pod) != Claim(requests={})
+    assert requests_of(slim_job(job)["spec"]["template"]["spec"]) == requests_of(spec)
+    assert has_ended(slim_job(job))
+    assert (slim_job(job)["spec"]["completions"], slim_job(job)["spec"]["suspend"]) == (4, True)
+    for slim, whole in ((slim_pod(pod), pod), (slim_job(job), job)):
+        assert len(str(slim)) < len(str(whole))
+        assert "managedFields" not in str(slim)
+
+
+def test_bare_pods_and_jobs_are_slimmed_too() -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": []}}
+    assert Claim.of(slim_pod(pod)) == Claim.of(pod)
+    assert attempt_key(slim_pod(pod)) == ("", "")
+    job = {"metadata": {"name": "j"}, "spec": {"template": {"spec": {"containers": []}}}}
+    assert not has_ended(slim_job(job))

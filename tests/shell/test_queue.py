@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 
+from qwenft_operator import queue as queue_module
 from qwenft_operator.queue import WorkQueue
 
 Work = Callable[[str], Awaitable[float | None]]
@@ -143,3 +145,95 @@ def test_the_earlier_of_two_timers_counts() -> None:
         await done.wait()
 
     asyncio.run(drive(work, scenario))
+
+
+def rested(took: float, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], int]:
+    """Look for ``took`` seconds at a key that is added all the while; when each look began."""
+    monkeypatch.setattr(queue_module, "_SHORTEST_REST", 0.02)
+    monkeypatch.setattr(queue_module, "_LONGEST_REST", 0.15)
+    began: list[float] = []
+    enough = asyncio.Event()
+
+    async def scenario(queue: WorkQueue[str]) -> None:
+        queue.add("large")
+        for number in range(2000):
+            if enough.is_set():
+                break
+            queue.add("large")
+            await asyncio.sleep(0.001 if number % 7 else 0.002)
+        assert enough.is_set()
+
+    async def work(_key: str) -> None:
+        began.append(asyncio.get_running_loop().time())
+        if len(began) == 4:
+            enough.set()
+        await asyncio.sleep(took)
+
+    asyncio.run(drive(work, scenario))
+    return [after - before for before, after in pairwise(began)], len(began)
+
+
+def test_a_key_whose_looks_take_long_rests_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as long, or else a run of a thousand pods would keep the operator busy alone."""
+    pauses, _ = rested(0.02, monkeypatch)
+    assert min(pauses) >= 0.02 * 5 * 0.9
+    assert min(rested(0.2, monkeypatch)[0]) >= 0.2 + 0.15 * 0.9, "no longer than the longest rest"
+
+
+def test_a_key_whose_looks_are_short_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "_SHORTEST_REST", 60.0)
+    monkeypatch.setattr(queue_module, "_LONGEST_REST", 60.0)
+    looks = 0
+    enough = asyncio.Event()
+
+    async def work(key: str) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 5:
+            enough.set()
+        else:
+            queues[0].add(key)
+
+    queues: list[WorkQueue[str]] = []
+
+    async def scenario(queue: WorkQueue[str]) -> None:
+        queues.append(queue)
+        queue.add("a")
+        await enough.wait()
+
+    asyncio.run(drive(work, scenario))
+
+
+def test_what_is_added_in_a_rest_is_looked_at_once_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue_module, "_SHORTEST_REST", 0.0)
+    looks: list[str] = []
+    resting, second = asyncio.Event(), asyncio.Event()
+
+    async def work(key: str) -> float | None:
+        looks.append(key)
+        if len(looks) == 1:
+            queues[0].add(key)
+            await asyncio.sleep(0.02)
+            asyncio.get_running_loop().call_later(0.01, resting.set)
+            return 0.0
+        second.set()
+        return None
+
+    queues: list[WorkQueue[str]] = []
+
+    async def scenario(queue: WorkQueue[str]) -> None:
+        queues.append(queue)
+        queue.add("a")
+        await resting.wait()
+        for _ in range(5):
+            queue.add("a")
+            queue.add_after("a", 0.0)
+        assert queue._resting == {"a"}
+        assert len(looks) == 1
+        await second.wait()
+        await asyncio.sleep(0.02)
+
+    asyncio.run(drive(work, scenario))
+    assert looks == ["a", "a"]

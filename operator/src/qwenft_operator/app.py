@@ -34,7 +34,8 @@ _RESYNC = 60.0
 _RESYNC_AT_ONCE = 100
 """About so many runs are looked at in one resync, in turns; a thousand take ten minutes."""
 _FREEING_SECONDS = 1.0
-_OVER = ("Succeeded", "Failed")
+_TRACKED = "batch.kubernetes.io/job-tracking"
+"""The finalizer of a Job's pod until its Job has counted its end."""
 _SILENCE = 240.0
 """Seconds without a single successful list after which the process is better restarted."""
 
@@ -232,11 +233,12 @@ class App:
         """Wake the pod's run, and soon those that wait if the pod has ended.
 
         A Job that is deleted is gone before its pods are: only they tell when their node is free.
-        They end by the hundred, so that those that wait are woken once for all of a second.
+        They end by the hundred, so that those that wait are woken once for all of a second. Nothing
+        is known here of a pod but its metadata.
         """
         labels = body["metadata"].get("labels") or {}
         self.wake(body["metadata"].get("namespace"), labels.get(names.LABEL_RUN))
-        over = (body.get("status") or {}).get("phase") in _OVER
+        over = _TRACKED not in (body["metadata"].get("finalizers") or ())
         if (gone or over) and self._freeing is None and self._reconciler.waiting:
             loop = asyncio.get_running_loop()
             self._freeing = loop.call_later(_FREEING_SECONDS, self._pods_ended)

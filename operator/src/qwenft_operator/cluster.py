@@ -18,7 +18,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from qwenft_operator import names
-from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
+from qwenft_operator.port import Conflict, Identity, Refused, Unavailable, whole
 
 __all__ = ["ApiCluster"]
 
@@ -92,7 +92,13 @@ class ApiCluster:
             raise _translated(f"{kind} {name}", answer) from None
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Callable[[Body], Body] = whole,
     ) -> tuple[Body, ...]:
         """Return the objects of a kind, page by page."""
         query: dict[str, str] = {"limit": str(_PAGE)}
@@ -107,7 +113,7 @@ class ApiCluster:
                 query.pop("continue", None)
                 continue
             self._check_age(kind, page, known)
-            found.extend(page.get("items") or ())
+            found.extend(map(keep, page.get("items") or ()))
             following = page["metadata"].get("continue")
             if not following:
                 return tuple(found)

@@ -6,13 +6,18 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Cluster", "Conflict", "Identity", "Refused", "Unavailable"]
+__all__ = ["Cluster", "Conflict", "Identity", "Refused", "Unavailable", "whole"]
 
 Body = Mapping[str, Any]
+
+
+def whole(body: Body) -> Body:
+    """Keep all of an object."""
+    return body
 
 
 class Conflict(Exception):  # noqa: N818 - a state, not a mistake
@@ -54,9 +59,18 @@ class Cluster(Protocol):
         """Return one object, None if there is none."""
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Callable[[Body], Body] = whole,
     ) -> tuple[Body, ...]:
-        """Return the objects of a kind, of all namespaces if none is named."""
+        """Return the objects of a kind, of all namespaces if none is named.
+
+        ``keep`` is called for each as soon as it is there: what it leaves out takes no memory.
+        """
 
     async def served(self, api_version: str) -> frozenset[str]:
         """Return the kinds that are served under a group and version; none for an unknown one."""

@@ -18,6 +18,12 @@ __all__ = ["QueueWatcher", "WorkQueue"]
 Key = TypeVar("Key")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 60.0
+_REST, _SHORTEST_REST, _LONGEST_REST = 4.0, 0.1, 2.0
+"""A key rests for so many times what its look took before it is looked at again, within limits.
+
+A run of a thousand pods is told of thousands of changes while they come up, and looking at it takes
+a while: without a rest nothing else would be done.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +63,15 @@ class WorkQueue(Generic[Key]):
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         """Added while being worked on: to be looked at once more."""
+        self._resting: set[Key] = set()
+        """To be looked at once more, at the end of a rest."""
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
 
     def add(self, key: Key) -> None:
         """Have the key looked at soon."""
+        if key in self._resting:
+            return
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         if key in self._active:
@@ -74,7 +84,7 @@ class WorkQueue(Generic[Key]):
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have the key looked at after ``seconds``, or earlier if something happens before."""
-        if key in self._waiting or key in self._again:
+        if key in self._waiting or key in self._again or key in self._resting:
             return
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
@@ -104,14 +114,27 @@ class WorkQueue(Generic[Key]):
                 delay = await self._attempt(key)
             finally:
                 self._active.discard(key)
+                took = time.monotonic() - began
                 if self._watcher is not None:
-                    ended = time.monotonic() - began
-                    self._watcher.done(ended, delay, failed=key in self._failures)
+                    self._watcher.done(took, delay, failed=key in self._failures)
             if key in self._again:
                 self._again.discard(key)
-                self.add(key)
+                self._rest(key, took)
             elif delay is not None:
                 self.add_after(key, delay)
+
+    def _rest(self, key: Key, took: float) -> None:
+        """Add the key again, after a rest if its look took long."""
+        seconds = min(_LONGEST_REST, _REST * took)
+        if seconds < _SHORTEST_REST:
+            self.add(key)
+            return
+        self._resting.add(key)
+        asyncio.get_running_loop().call_later(seconds, self._rested, key)
+
+    def _rested(self, key: Key) -> None:
+        self._resting.discard(key)
+        self.add(key)
 
     async def _attempt(self, key: Key) -> float | None:
         try:

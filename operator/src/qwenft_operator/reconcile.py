@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -210,7 +211,8 @@ class Reconciler:
     async def _plan_and_start(
         self, key: Key, body: Mapping[str, Any], situation: Situation, *, goes_on: bool
     ) -> float | None:
-        """Plan and make the objects under one lock: two runs never plan on the same free nodes."""
+        """Plan under one lock, and enter the plan: two runs never plan on the same free nodes."""
+        carrying_out = ExitStack()
         async with self._planning:
             advice = await self._notebook.advice()
             view = await self._outlook.view()
@@ -234,13 +236,9 @@ class Reconciler:
                 self._wait_no_more(key)
             else:
                 self._wait(key, view.place_of(body), decision)
-            try:
-                delay = await self._execute(body, situation, decision)
-            except BaseException:
-                self._outlook.forget()  # some of the objects may have been made
-                raise
-            self._outlook.enter(view, situation.run, decision)
-            return delay
+            carrying_out.enter_context(self._outlook.entered(view, situation.run, decision))
+        with carrying_out:
+            return await self._execute(body, situation, decision)
 
     async def _execute(
         self, body: Mapping[str, Any], situation: Situation, decision: Decision

@@ -7,11 +7,11 @@ A look at a run is a trace; below it lie planning and each request to the apiser
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from qwenft_operator.port import Cluster, Identity
+from qwenft_operator.port import Cluster, Identity, whole
 
 __all__ = ["SILENT", "OpenTelemetry", "TracedCluster", "Traces", "start"]
 
@@ -110,11 +110,14 @@ class TracedCluster:
             return await self._cluster.get(kind, namespace, name)
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[Body, ...]:
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "",
+        keep: Callable[[Body], Body] = whole,
+    ) -> tuple[Body, ...]:  # fmt: skip
         """Return the objects of a kind."""
         with self._span("list", kind, namespace):
-            return await self._cluster.list(kind, namespace, labels=labels, fields=fields)
+            return await self._cluster.list(
+                kind, namespace, labels=labels, fields=fields, keep=keep
+            )
 
     async def served(self, api_version: str) -> frozenset[str]:
         """Return the kinds that are served."""

@@ -92,6 +92,16 @@ def kueue(versions: Versions) -> Product:
     return Product(name="kueue", version=versions.go["kueue"], programs=("kueue",), tools=True)
 
 
+def training_operator(versions: Versions) -> Product:
+    """Return Kubeflow's Training Operator: the load test runs it beside ours."""
+    return Product(
+        name="trainingoperator",
+        version=versions.go["trainingoperator"],
+        programs=("training-operator.v1",),
+        tools=True,
+    )
+
+
 def pin(folder: Path) -> str:
     """Return ten hex digits over the names and contents of a Go folder."""
     digest = hashlib.sha256()

@@ -1,12 +1,13 @@
-"""A client of the plane's apiserver that takes little: urllib, one connection a call."""
+"""A client of the plane's apiserver that takes little: one connection, kept."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from bare.plane import Plane
 
@@ -22,18 +23,24 @@ class Api:
         folder = plane.folder / "certificates"
         context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
-        self._url = plane.url
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        self._connection = http.client.HTTPSConnection(
+            urlsplit(plane.url).netloc, context=context, timeout=120
         )
 
     def call(self, method: str, path: str, body: object = None, *, accept: str = "") -> Any:
         """Return the answer's JSON."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": accept or "application/json"}
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310
-        with self._opener.open(request, timeout=60) as answer:
-            return json.loads(answer.read())
+        try:
+            self._connection.request(method, path, body=data, headers=headers)
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (http.client.HTTPException, OSError):
+            self._connection.close()  # the next call begins anew
+            raise
+        if answer.status >= http.HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]!r}")
+        return json.loads(text)
 
     def create_run(self, body: Mapping[str, Any]) -> None:
         """Create a run."""

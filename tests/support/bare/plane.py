@@ -160,7 +160,7 @@ def plane(
 
 def _ports() -> dict[str, int]:
     parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress",
-             "kueue", "webhook")  # fmt: skip
+             "metrics", "kueue", "webhook")  # fmt: skip
     return dict(zip(parts, free_ports(len(parts)), strict=True))
 
 

@@ -13,7 +13,7 @@ from bare.plane import ROOT, Plane
 from embedded import processes
 from embedded.stages import direct_environment, wait_until
 
-__all__ = ["Cost", "Operator"]
+__all__ = ["Cost", "Operator", "cost_of"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -41,6 +41,8 @@ class Operator:
         environment = direct_environment() | {
             "KUBECONFIG": str(plane.kubeconfig("operator")),
             "PYTHONPATH": str(ROOT / "operator" / "src"),
+            "QWENFT_PROGRESS_HOST": "127.0.0.1",
+            "QWENFT_METRICS_PORT": str(plane.ports["metrics"]),
             "QWENFT_PROBE_URL": f"http://127.0.0.1:{plane.ports['probe']}/healthz",
             **variables,
         }
@@ -75,14 +77,31 @@ class Operator:
             self.process = None
 
     def cost(self) -> Cost:
-        """Read what it costs from /proc."""
+        """Return what it has taken since its start."""
         assert self.process is not None
-        folder = Path(f"/proc/{self.process.pid}")
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        lines = (folder / "status").read_text().splitlines()
-        status = dict(line.split(":", 1) for line in lines if ":" in line)
-        return Cost(
-            cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
-            resident_mib=int(status["VmRSS"].split()[0]) / 1024,
-            peak_mib=int(status["VmHWM"].split()[0]) / 1024,
-        )
+        return cost_of(self.process.pid)
+
+    def counted(self) -> dict[str, float]:
+        """Return its metrics without their labels: samples of one name are added up."""
+        url = f"http://127.0.0.1:{self.environment['QWENFT_METRICS_PORT']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found: dict[str, float] = {}
+        for line in lines:
+            if line and not line.startswith("#"):
+                name, value = line.split("{")[0].split(" ")[0], float(line.rsplit(" ", 1)[1])
+                found[name] = found.get(name, 0.0) + value
+        return found
+
+
+def cost_of(pid: int) -> Cost:
+    """Read from /proc what a process has taken."""
+    folder = Path(f"/proc/{pid}")
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    lines = (folder / "status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
+    return Cost(
+        cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
+        resident_mib=int(status["VmRSS"].split()[0]) / 1024,
+        peak_mib=int(status["VmHWM"].split()[0]) / 1024,
+    )

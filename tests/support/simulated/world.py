@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.notebook import Notebook
-from qwenft_operator.port import Conflict, Identity, Refused
+from qwenft_operator.port import Conflict, Identity, Refused, whole
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
@@ -227,11 +227,12 @@ class World:
         return None if body is None else _snapshot(body)
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[Body, ...]:
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "",
+        keep: Callable[[Mapping[str, Any]], Mapping[str, Any]] = whole,
+    ) -> tuple[Mapping[str, Any], ...]:  # fmt: skip
         wanted = dict(part.split("=") for part in labels.split(",") if part)
         return tuple(
-            _snapshot(body)
+            keep(_snapshot(body))
             for body in self.of_kind(kind)
             if namespace in ("", body["metadata"].get("namespace", ""))
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()

@@ -1,0 +1,116 @@
+"""What kopf is kept from doing: reading whole pods, and copying every object for handlers of none.
+
+The apiserver of these tests is a small HTTP server that writes down what it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import kopf
+import pytest
+from aiohttp import web
+
+from qwenft_operator import main
+
+PLAIN = "*/*"
+
+
+async def _served(tmp_path: Path, *paths: str) -> list[str]:
+    """Log in as the operator does, ask for the paths, and return what was accepted each time."""
+    accepted: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        accepted.append(request.headers.get("Accept", ""))
+        told = {"authorization": request.headers.get("Authorization", ""), "items": None}
+        return web.json_response(told)
+
+    application = web.Application()
+    application.router.add_get("/{rest:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    kubeconfig = _kubeconfig(tmp_path, server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        info = await main.login(settings=kopf.OperatorSettings(), logger=None)
+    assert info is not None
+    assert info.server == server
+    async with info.aiohttp_session as session:
+        for path in paths:
+            async with session.get(server + path) as response:
+                told = await response.json()
+                assert told["authorization"] == "Bearer secret"
+                assert told["items"] == [], "of no pods the apiserver tells null"
+    await runner.cleanup()
+    return accepted
+
+
+def _kubeconfig(folder: Path, server: str) -> Path:
+    file = folder / "kubeconfig"
+    document = {
+        "current-context": "c",
+        "clusters": [{"name": "k", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    }
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return file
+
+
+def accepted(tmp_path: Path, *paths: str) -> list[str]:
+    return asyncio.run(_served(tmp_path, *paths))
+
+
+@pytest.mark.parametrize("place", ["/api/v1/pods", "/api/v1/namespaces/team/pods"])
+def test_of_pods_nothing_but_their_metadata_is_asked_for(tmp_path: Path, place: str) -> None:
+    listed, watched = accepted(tmp_path, f"{place}?limit=500", f"{place}?watch=true")
+    assert listed == "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    assert watched == "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/nodes?watch=true",
+        "/apis/batch/v1/jobs",
+        "/apis/qwenft.dev/v1alpha1/namespaces/pods/qwenfinetunes",
+    ],
+)
+def test_everything_else_is_read_whole(tmp_path: Path, path: str) -> None:
+    assert accepted(tmp_path, path) == [PLAIN]
+
+
+def test_without_credentials_nobody_logs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: None)
+    monkeypatch.setattr(kopf, "login_with_kubeconfig", lambda **_: None)
+    assert asyncio.run(main.login()) is None
+
+
+def test_the_service_account_comes_before_the_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = kopf.ConnectionInfo(server="http://in-cluster", token="t", priority=20)  # noqa: S106
+    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: info)
+    monkeypatch.setattr(kopf, "login_with_kubeconfig", lambda **_: pytest.fail("not asked"))
+
+    async def scenario() -> tuple[str, int]:
+        found = await main.login()
+        assert found is not None
+        await found.aiohttp_session.close()
+        return found.server, found.priority
+
+    assert asyncio.run(scenario()) == ("http://in-cluster", 20)
+
+
+def test_no_object_is_copied_to_be_compared() -> None:
+    storage = main.NoEssence()
+    body: Any = kopf.Body({"metadata": {"name": "x"}, "spec": {"a": [1, 2]}})
+    assert storage.build(body=body, extra_fields=["status"]) == {}
+    assert storage.fetch(body=body) is None
+    patch = kopf.Patch()
+    storage.store(body=body, patch=patch, essence=storage.build(body=body))
+    assert not patch, "nothing is ever written onto an object for kopf's own sake"
