@@ -51,12 +51,15 @@ accuracy: env-unit ## How well the planner predicts: figures on measured public 
 test-mutants: env ## Break copies of the product, of MUTANTS or all: the tests must notice each
 	@PYTHONPATH=tests/support:tests/cluster $(PY) -m mutants $(MUTANTS)
 
-.PHONY: fuzz bench-operator supply-chain
+.PHONY: fuzz bench-operator soak supply-chain
 COUNT ?= 1050000
 fuzz: env ## COUNT hostile inputs over every parser (a million and more take half an hour)
 	@PYTHONPATH=operator/src:trainer_image/src:tests/support $(PY) -W ignore -m fuzzing $(COUNT)
 bench-operator: env-unit ## What the operator costs, on a control plane of its own: docs/performance_operator.md
 	@PYTHONPATH=operator/src:tests/cluster:tests/support $(PY) -m bare.bench $(SCENARIOS)
+MINUTES ?= 30
+soak: env-unit ## Runs come, fail, are killed, suspended and deleted for MINUTES: docs/performance_operator.md
+	@PYTHONPATH=operator/src:tests/cluster:tests/support $(PY) -m bare.soak $(MINUTES)
 supply-chain: env-unit ## SBOMs, known vulnerabilities, checkov, in dist/supply
 	@bash requirements/supply.sh
 

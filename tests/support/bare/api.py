@@ -27,10 +27,18 @@ class Api:
             urlsplit(plane.url).netloc, context=context, timeout=120
         )
 
-    def call(self, method: str, path: str, body: object = None, *, accept: str = "") -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        accept: str = "",
+        content: str = "application/json",
+    ) -> Any:
         """Return the answer's JSON."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Accept": accept or "application/json"}
+        headers = {"Content-Type": content, "Accept": accept or "application/json"}
         try:
             self._connection.request(method, path, body=data, headers=headers)
             answer = self._connection.getresponse()
@@ -73,6 +81,10 @@ class Api:
 
     def labels(self, namespace: str, kind: str = "api/v1", plural: str = "pods") -> list[Any]:
         """Return the labels of all objects of a kind, from metadata alone."""
+        return [item.get("labels", {}) for item in self.metadata(namespace, kind, plural)]
+
+    def metadata(self, namespace: str, kind: str, plural: str) -> list[Any]:
+        """Return the metadata of all objects of a kind."""
         path = f"/{kind}/namespaces/{namespace}/{plural}?resourceVersion=0"
         listing = self.call("GET", path, accept=_METADATA)
-        return [item["metadata"].get("labels", {}) for item in listing["items"] or ()]
+        return [item["metadata"] for item in listing["items"] or ()]

@@ -82,6 +82,8 @@ def text(known: dict[str, Any]) -> str:
         parts.append(_restarts(known["restarts"]))
     if "reports" in known:
         parts.append(_reports(known["reports"]))
+    if "soak" in known:
+        parts.append(_soak(known["soak"]))
     return "".join(parts) + _NOTES
 
 
@@ -174,6 +176,19 @@ Plan: {found["plan"]}. Job after {found["seconds_to_job"]} s, its 1,000 pods {fo
 later; {found["ready"]} pods ready; status {found["status_bytes"]:,} bytes; writes {found["writes"]};
 {found["resident_mib"]} MiB, peak {found["peak_mib"]}; CPU {found["cpu_seconds"]} s; idle
 {found["idle_cpu_percent"]:.1f} % of a core and {found["idle_writes"]} writes; load {_load(found)}.
+"""
+
+
+def _soak(found: dict[str, Any]) -> str:
+    lives = ", ".join(f"{count} {kind}" for kind, count in found["lives"].items())
+    return f"""
+## Soak
+
+`make soak MINUTES={found["minutes"]:g}` (`tests/support/bare/soak.py`): runs that succeed, are preempted, lose a pod, are suspended and
+resumed, are deleted while they run, or ask for what cannot be, 18 at a time on 12 nodes of KWOK. Lives led:
+{lives}. Wrong ends: {len(found["wrong"])}; objects left behind: {found["orphans"]}; memory
+{found["memory_mib"]} MiB in the median, between {found["lowest"]:.1%} and {found["highest"]:.1%} of it after the
+first sixth of the time, five minutes at most; {"passed" if found["passed"] else "**failed**"}.
 """
 
 

@@ -1,0 +1,318 @@
+"""`python -m bare.soak [MINUTES]`: runs come, fail, are killed, suspended and deleted.
+
+Every actor leads one run after the other through a life of its kind, under one name, before a real
+apiserver, Job controller and scheduler; KWOK's pods end as each kind wants. The figures go to
+``docs/performance_operator.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bare import nodes, page
+from bare.api import Api
+from bare.bench import FIGURES, TEAM, bench, small
+from bare.process import Operator
+from qwenft_operator import names
+
+__all__ = ["KINDS", "Soak", "Verdict", "judge", "main"]
+
+LOSS = 1.25
+RESULT = json.dumps({"result": {"finalLoss": LOSS, "steps": 10, "outputPath": "/data/out"}})
+PREEMPTED = json.dumps({"exitCode": 64, "reason": "Preempted"})
+RUNS = f"/apis/{names.API_VERSION}/namespaces/{TEAM}/{names.PLURAL}"
+CHILDREN = (
+    ("api/v1", "pods"), ("apis/batch/v1", "jobs"), ("api/v1", "configmaps"), ("api/v1", "services"),
+    ("apis/networking.k8s.io/v1", "networkpolicies"),
+)  # fmt: skip
+_OF_EACH, _PODS = 3, 2
+_PATIENCE = 120.0
+"""Seconds that a single step of a life may take."""
+_SAMPLE_SECONDS = 5.0
+_TOLERANCE = 0.10
+
+Life = Iterator[Callable[["Look"], bool]]
+"""Does something, then yields what has to come true before it goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What there is at one moment."""
+
+    runs: dict[str, dict[str, Any]]
+    pods: dict[str, list[str]]
+    """Run → names of its pods."""
+    children: Counter[str]
+    """Run → how many objects carry its name."""
+
+    def phase(self, name: str) -> str:
+        """Return the run's phase."""
+        return str((self.runs.get(name, {}).get("status") or {}).get("phase", ""))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a soak has shown."""
+
+    minutes: float
+    lives: dict[str, int]
+    """Kind → lives that ended."""
+    wrong: tuple[str, ...]
+    """Ends that were not as they ought to be, and steps that took too long."""
+    orphans: int
+    memory_mib: float
+    """Median after the first sixth, five minutes at most."""
+    lowest: float
+    highest: float
+    """Least and most of any sample after that, as shares of the median."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was wrong and memory was flat."""
+        flat = self.lowest >= 1 - _TOLERANCE and self.highest <= 1 + _TOLERANCE
+        return not self.wrong and not self.orphans and flat and all(self.lives.values())
+
+
+def _succeeded(name: str, attempts: int) -> Callable[[Look], bool]:
+    """Return whether the run has succeeded; a wrong end raises."""
+
+    def look(seen: Look) -> bool:
+        phase = seen.phase(name)
+        if phase == names.FAILED:
+            raise AssertionError(f"{name} failed: {seen.runs[name]['status'].get('message')}")
+        if phase != names.SUCCEEDED:
+            return False
+        status = seen.runs[name]["status"]
+        told = (status["attempt"], status.get("result", {}).get("finalLoss"))
+        if told != (attempts, LOSS):
+            raise AssertionError(f"{name} ended with attempt and loss {told}")
+        return True
+
+    return look
+
+
+def _gone(name: str) -> Callable[[Look], bool]:
+    return lambda seen: name not in seen.runs and not seen.children[name]
+
+
+def _all_pods(name: str) -> Callable[[Look], bool]:
+    return lambda seen: len(seen.pods.get(name, ())) == _PODS
+
+
+def _succeeds(api: Api, name: str) -> Life:
+    api.create_run(small(name, _PODS))
+    yield _succeeded(name, 1)
+
+
+def _preempted(api: Api, name: str) -> Life:
+    api.create_run(small(name, _PODS))
+    yield _succeeded(name, 2)
+
+
+def _killed(api: Api, name: str) -> Life:
+    """Delete one of the pods."""
+    pods: list[str] = []
+
+    def found(seen: Look) -> bool:
+        pods[:] = seen.pods.get(name, [])
+        return len(pods) == _PODS
+
+    api.create_run(small(name, _PODS))
+    yield found
+    api.call("DELETE", f"/api/v1/namespaces/{TEAM}/pods/{pods[0]}")
+    yield _succeeded(name, 2)
+
+
+def _suspended(api: Api, name: str) -> Life:
+    api.create_run(small(name, _PODS))
+    yield _all_pods(name)
+    _suspend(api, name, suspend=True)
+    yield lambda seen: seen.phase(name) == names.SUSPENDED and not seen.pods.get(name)
+    _suspend(api, name, suspend=False)
+    yield _succeeded(name, 2)
+
+
+def _deleted(api: Api, name: str) -> Life:
+    api.create_run(small(name, _PODS))
+    yield _all_pods(name)
+
+
+def _wrong(api: Api, name: str) -> Life:
+    """Ask for a batch that no number of processes divides into."""
+    body = small(name, _PODS)
+    body["spec"]["training"]["batchSize"] = 3
+    api.create_run(body)
+    yield lambda seen: seen.phase(name) in (names.FAILED, names.PENDING)
+
+
+KINDS: dict[str, Callable[[Api, str], Life]] = {
+    "succeeds": _succeeds, "preempted": _preempted, "killed": _killed,
+    "suspended": _suspended, "deleted": _deleted, "wrong": _wrong,
+}  # fmt: skip
+
+
+def _suspend(api: Api, name: str, *, suspend: bool) -> None:
+    patch = {"spec": {"runPolicy": {"suspend": suspend}}}
+    api.call("PATCH", f"{RUNS}/{name}", patch, content="application/merge-patch+json")
+
+
+def stages() -> tuple[dict[str, Any], ...]:
+    """Return how the pods of each kind end."""
+    found = []
+    for kind, ends in (("succeeds", 1), ("preempted", 2), ("killed", 2), ("suspended", 2)):
+        for number in range(_OF_EACH):
+            run = f"{kind}-{number}"
+            found.append(nodes.ending(ends, 0, seconds=4, message=RESULT, run=run))
+            if kind == "preempted":
+                found.append(nodes.ending(1, 64, seconds=3, message=PREEMPTED, run=run))
+    return tuple(found)
+
+
+@dataclass(kw_only=True)
+class Actor:
+    """Leads one run after the other through lives of one kind."""
+
+    api: Api
+    kind: str
+    name: str
+    ended: int = 0
+    wrong: list[str] = field(default_factory=list)
+    _life: Life | None = None
+    _until: Callable[[Look], bool] | None = None
+    _since: float = 0.0
+
+    def act(self, seen: Look, *, begin: bool) -> None:
+        """Go on as far as what is seen allows; ``begin``: start a new life after an end."""
+        if self._until is None:
+            if begin:
+                self._life = self._whole()
+                self._next()
+            return
+        try:
+            if self._until(seen):
+                self._next()
+        except AssertionError as error:
+            self._give_up(str(error))
+        if self._until is not None and time.monotonic() - self._since > _PATIENCE:
+            self._give_up(f"{self.name}: nothing for {_PATIENCE:.0f} s")
+
+    @property
+    def rests(self) -> bool:
+        """Whether its last life has ended."""
+        return self._until is None
+
+    def _give_up(self, why: str) -> None:
+        self.wrong.append(why)
+        self._life = self._remove()
+        self._next()
+
+    def _next(self) -> None:
+        assert self._life is not None
+        self._since = time.monotonic()
+        self._until = next(self._life, None)
+        self.ended += self._until is None
+
+    def _whole(self) -> Life:
+        yield from KINDS[self.kind](self.api, self.name)
+        yield from self._remove()
+
+    def _remove(self) -> Life:
+        with suppress(RuntimeError):  # it may have never been made, or be gone already
+            self.api.call("DELETE", f"{RUNS}/{self.name}")
+        yield _gone(self.name)
+
+
+class Soak:
+    """All actors, and what is seen of the operator meanwhile."""
+
+    def __init__(self, api: Api, operator: Operator) -> None:
+        self._api = api
+        self._operator = operator
+        self._actors = [
+            Actor(api=api, kind=kind, name=f"{kind}-{number}")
+            for kind in KINDS
+            for number in range(_OF_EACH)
+        ]
+
+    def lead(self, seconds: float) -> Verdict:
+        """Act for so long, let all lives end, and judge."""
+        began = sampled = time.monotonic()
+        samples: list[tuple[float, float]] = []
+        while True:
+            now = time.monotonic()
+            seen = self._look()
+            for actor in self._actors:
+                actor.act(seen, begin=now - began < seconds)
+            if now - sampled >= _SAMPLE_SECONDS:
+                sampled = now
+                samples.append((now - began, self._operator.cost().resident_mib))
+            if now - began > seconds and all(actor.rests for actor in self._actors):
+                break
+            time.sleep(0.5)
+        lives = {kind: sum(a.ended for a in self._actors if a.kind == kind) for kind in KINDS}
+        wrong = tuple(line for actor in self._actors for line in actor.wrong)
+        return judge(seconds, lives, wrong, self._look().children.total(), samples)
+
+    def _look(self) -> Look:
+        runs = {body["metadata"]["name"]: body for body in self._api.runs(TEAM)}
+        children: Counter[str] = Counter()
+        pods: dict[str, list[str]] = {}
+        for kind, plural in CHILDREN:
+            for metadata in self._api.metadata(TEAM, kind, plural):
+                name = (metadata.get("labels") or {}).get(names.LABEL_RUN)
+                if name is not None:
+                    children[name] += 1
+                if name is not None and plural == "pods":
+                    pods.setdefault(name, []).append(metadata["name"])
+        return Look(runs=runs, pods=pods, children=children)
+
+
+def judge(
+    seconds: float,
+    lives: dict[str, int],
+    wrong: tuple[str, ...],
+    orphans: int,
+    samples: list[tuple[float, float]],
+) -> Verdict:
+    """Return the verdict; ``samples`` are times and MiB, those of the first sixth do not count."""
+    late = [mib for when, mib in samples if when > min(300.0, seconds / 6)]
+    median = statistics.median(late)
+    return Verdict(
+        minutes=seconds / 60,
+        lives=lives,
+        wrong=wrong,
+        orphans=orphans,
+        memory_mib=round(median, 1),
+        lowest=round(min(late) / median, 3),
+        highest=round(max(late) / median, 3),
+    )
+
+
+def soak(minutes: float) -> Verdict:
+    """Bring up a plane and soak the operator for so long."""
+    with bench(12, *stages()) as (_, api, operator):
+        return Soak(api, operator).lead(60 * minutes)
+
+
+def main() -> int:
+    """Soak, and write the figures down; 1 if something was wrong."""
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
+    verdict = soak(minutes)
+    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    known["soak"] = asdict(verdict) | {"passed": verdict.passed}
+    print(json.dumps(known["soak"], indent=1))
+    FIGURES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.write(known)
+    return 0 if verdict.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
