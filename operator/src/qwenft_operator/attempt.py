@@ -356,7 +356,7 @@ def _fresh_progress(situation: Situation, job: JobView) -> tuple[dict[str, Any],
         return {}, None
     first = history.trained_attempt != situation.attempt
     since = situation.now - (history.reported_at or 0.0)
-    if not first and since < REPORT_INTERVAL:
+    if not first and 0 <= since < REPORT_INTERVAL:  # less than nothing: the clock was set back
         return {}, REPORT_INTERVAL - since
     began = job.started_at or job.created_at
     if first and began is not None:

@@ -69,7 +69,7 @@ def _finished(situation: Situation) -> Decision | None:
     life = spec.run_policy.ttl_seconds_after_finished if spec is not None else None
     if life is None:
         return Decision(status=situation.refreshed(), delete=deletions + stuck)
-    left = (history.completed_at or situation.now) + life - situation.now
+    left = min(life, (history.completed_at or situation.now) + life - situation.now)
     if left > 0:
         return Decision(status=situation.refreshed(), delete=deletions + stuck, requeue_after=left)
     owner = situation.run.owner
@@ -166,7 +166,7 @@ def _resting(situation: Situation) -> Decision | None:
         return None
     rest = min(_RESTART_MOST, _RESTART_BASE * 2.0 ** (retries - 2))
     left = failure.time + rest - situation.now
-    if left <= 0:
+    if not 0 < left <= rest:  # a failure of the future: the clock was set back
         return None
     message = situation.with_cause(f"attempt {situation.attempt + 1} starts after {rest:.0f} s")
     report = Report(phase=names.RESTARTING, reason="BackingOff", message=message)
