@@ -19,6 +19,7 @@ PRODUCTS = {
         binaries.next_helm(PINS),
         binaries.kueue(PINS),
         binaries.training_operator(PINS),
+        binaries.kube_score(PINS),
     )
 }
 # Where a product's version must stand in its go.mod.
@@ -30,6 +31,7 @@ MODULES = {
     "helm4": "helm.sh/helm/v4",
     "kueue": "sigs.k8s.io/kueue",
     "trainingoperator": "github.com/kubeflow/training-operator",
+    "kubescore": "github.com/zegl/kube-score",
     "kwok": "sigs.k8s.io/kwok",
 }
 

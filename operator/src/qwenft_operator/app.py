@@ -31,8 +31,8 @@ from qwenft_operator.view import has_ended
 __all__ = ["App", "Options"]
 
 _RESYNC = 60.0
-_RESYNC_AT_ONCE = 100
-"""About so many runs are looked at in one resync, in turns; a thousand take ten minutes."""
+_RESYNC_AT_ONCE = 50
+"""About so many runs are looked at in one resync, in turns; a thousand take twenty minutes."""
 _FREEING_SECONDS = 1.0
 _TRACKED = "batch.kubernetes.io/job-tracking"
 """The finalizer of a Job's pod until its Job has counted its end."""
@@ -289,7 +289,7 @@ class App:
 
 
 def _due(bodies: list[Mapping[str, Any]], turn: int) -> list[Mapping[str, Any]]:
-    """Return the runs whose turn it is: all of up to a hundred, a share of more."""
+    """Return the runs whose turn it is: all of up to fifty, a share of more."""
     shares = -(-len(bodies) // _RESYNC_AT_ONCE) or 1
     return [
         body

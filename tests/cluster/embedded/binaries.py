@@ -92,6 +92,12 @@ def kueue(versions: Versions) -> Product:
     return Product(name="kueue", version=versions.go["kueue"], programs=("kueue",), tools=True)
 
 
+def kube_score(versions: Versions) -> Product:
+    """Return kube-score, which judges the manifests beside checkov."""
+    version = versions.go["kubescore"]
+    return Product(name="kubescore", version=version, programs=("kube-score",), tools=True)
+
+
 def training_operator(versions: Versions) -> Product:
     """Return Kubeflow's Training Operator: the load test runs it beside ours."""
     return Product(

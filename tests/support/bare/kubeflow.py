@@ -14,7 +14,7 @@ from typing import Any
 
 from bare.plane import Plane
 from embedded import binaries, processes, versions
-from embedded.stages import direct_environment, run, wait_until
+from embedded.stages import StageError, direct_environment, run, wait_until
 from serving import make_certificates
 
 __all__ = ["JOBS", "LABEL", "job", "start_training_operator"]
@@ -39,7 +39,7 @@ def start_training_operator(plane: Plane) -> processes.Process:
     binaries.build(plane.layout, product)
     crds = _module(product) / "manifests" / "base" / "crds"
     plane.kubectl("apply", "--server-side", "-f", str(crds / "kubeflow.org_pytorchjobs.yaml"))
-    plane.kubectl("wait", "--for=condition=Established", "crd/pytorchjobs.kubeflow.org")
+    wait_until(lambda: _is_served(plane), seconds=60, what="the definition of PyTorchJobs")
     folder = plane.folder / "kubeflow"
     folder.mkdir()
     certificates = make_certificates(folder)
@@ -106,6 +106,14 @@ def _surroundings(plane: Plane, authority: Path) -> list[dict[str, Any]]:
         {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
          "metadata": {"name": _HOOK}, "webhooks": [hook]},
     ]  # fmt: skip
+
+
+def _is_served(plane: Plane) -> bool:
+    try:
+        plane.kubectl("get", "pytorchjobs", "--all-namespaces")
+    except StageError:
+        return False
+    return True
 
 
 def _is_ready(plane: Plane) -> bool:

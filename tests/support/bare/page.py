@@ -54,7 +54,7 @@ nothing is written. Progress is written every three seconds at most.
   They are planned one after the other; their objects are made side by side.
 - Of pods the operator watches the metadata alone, and kopf is kept from copying objects for handlers that
   there are none of (`tests/shell/test_light_watch.py`).
-- Above 100 active runs the resync looks at about 100 of them a minute, in turns, so that idling stays cheap.
+- Above 50 active runs the resync looks at about 50 of them a minute, in turns, so that idling stays cheap.
 """
 
 
