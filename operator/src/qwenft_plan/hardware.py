@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 __all__ = ["CPU", "DEVICES", "Device", "cpu_device", "find_device", "generation"]
 
@@ -199,6 +200,7 @@ _BY_NAME = {device.name: device for device in DEVICES}
 _MEMORY = re.compile(r"(\d{2,3})\s*-?\s*g(?:i?b)?\b")
 
 
+@lru_cache(maxsize=1024)
 def find_device(text: str) -> Device | None:
     """Return the device that free text names (`NVIDIA-A100-SXM4-80GB`, `8x H100 PCIe`), or None.
 

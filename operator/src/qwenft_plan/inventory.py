@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from qwenft_plan.errors import SpecError
 from qwenft_plan.hardware import CPU, GIB, Device, cpu_device, find_device
@@ -61,17 +62,34 @@ class NodeShape:
 
         Raises `SpecError` for a product that the table does not have.
         """
-        found = find_device(self.product)
+        found = _device(
+            self.product,
+            self.cpus_per_process,
+            self.device_memory_bytes,
+            self.network_bytes_per_second,
+            self.link_bytes_per_second,
+        )
         if found is None:
             message = f"unknown accelerator {self.product!r} on node {self.name}"
             raise SpecError("inventory", message)
-        base = cpu_device(cpus=self.cpus_per_process) if found is CPU else found
-        return replace(
-            base,
-            memory=self.device_memory_bytes or base.memory,
-            network=self.network_bytes_per_second or base.network,
-            link=self.link_bytes_per_second or base.link,
-        )
+        return found
+
+
+@lru_cache(maxsize=4096)
+def _device(
+    product: str, cpus: int, memory: int | None, network: float | None, link: float | None
+) -> Device | None:
+    """Return the device of a node; most nodes of a cluster have the same one, asked for often."""
+    found = find_device(product)
+    if found is None:
+        return None
+    base = cpu_device(cpus=cpus) if found is CPU else found
+    return replace(
+        base,
+        memory=memory or base.memory,
+        network=network or base.network,
+        link=link or base.link,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
