@@ -86,7 +86,7 @@ def turn_of(situation: Situation, attempt: Try) -> Turn:
         else:
             continue
         before.append(known_as(body, situation.run))
-    left = _free_for(situation, view)
+    left = _free_for(situation, view) if before else capacity
     patience = situation.settings.patience_seconds
     return Turn(left=left, before=tuple(before), can_start=can_start, patience=patience)
 

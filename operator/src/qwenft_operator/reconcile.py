@@ -213,8 +213,14 @@ class Reconciler:
     ) -> float | None:
         """Plan under one lock, and enter the plan: two runs never plan on the same free nodes."""
         carrying_out = ExitStack()
+        # All that can be asked before it is: what is asked under the lock holds the others up.
+        in_the_way: tuple[str, ...] = ()
+        gang = None
+        if not goes_on:
+            in_the_way = await obstacles(self._cluster, situation.run, situation.attempt + 1)
+            gang = await self._discovery.gang()
+        advice = await self._notebook.advice()
         async with self._planning:
-            advice = await self._notebook.advice()
             view = await self._outlook.view()
             situation = replace(
                 situation,
@@ -222,10 +228,8 @@ class Reconciler:
                 capacity=view.capacity_for(situation.run, advice.networks),
                 view=view,
                 gave_way_for=self._clock() - self._gave_way.get(key, self._clock()),
-                obstacles=()
-                if goes_on
-                else await obstacles(self._cluster, situation.run, situation.attempt + 1),
-                gang=None if goes_on else await self._discovery.gang(),
+                obstacles=in_the_way,
+                gang=gang,
                 now=self._clock(),
             )
             # The search takes as long as the inventory is large: not in the event loop.
