@@ -83,6 +83,7 @@ def test_a_release_changes_its_definition_and_leaves_the_runs(
 ) -> None:
     told = helm("install", "qwenft", str(CHART), "--create-namespace")
     assert "kubectl get qft -w" in told
+    assert f"kubectl delete crd {CRD}" in told, "how to remove what is kept"
     body = run_body("stays", TEAM)
     made.kubectl("create", "-f", "-", stdin=body)
     assert "Method" not in columns(made)

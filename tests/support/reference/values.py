@@ -65,7 +65,7 @@ def _leaves(schema: dict[str, Any], values: Any, path: str) -> Iterator[tuple[st
         where = f"{path}.{key}" if path else key
         if where == "global":
             continue
-        if "properties" in node:
+        if "properties" in node and values[key]:
             yield from _leaves(node, values[key], where)
         else:
             yield where, _type(node), values[key]
