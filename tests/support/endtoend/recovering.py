@@ -24,7 +24,7 @@ KILL_RANKS = (
     "for pid in os.listdir('/proc'):\n"
     "    if not pid.isdigit() or int(pid) == os.getpid():\n"
     "        continue\n"
-    "    if b'qwenft_trainer.boot' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+    "    if open(f'/proc/{pid}/comm').read().startswith('qwenft-rank'):\n"
     "        os.kill(int(pid), signal.SIGKILL)\n"
 )
 """Run in a pod, ends its ranks as the kernel does; torch's agent lives on."""

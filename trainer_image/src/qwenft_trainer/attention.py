@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -81,6 +80,8 @@ def attend(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - brings torch's compiler
+
     rows, heads, length, width = query.shape
     # One after the other in one long row, which is what the bounds count in.
     queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))

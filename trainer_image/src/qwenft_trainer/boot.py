@@ -5,8 +5,6 @@ exits here, with the cause in the error file of torch's agent.
 """
 
 import atexit
-import gc
-import logging
 import os
 import runpy
 import sys
@@ -18,10 +16,9 @@ from typing import Any, NoReturn
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from qwenft_trainer import planfile
+from qwenft_trainer import loading, planfile
 from qwenft_trainer.errorfile import TypedErrorHandler
 from qwenft_trainer.failure import TrainerError, classify
-from qwenft_trainer.hidden import hide
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,18 +35,8 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> None:
     """Check the plan and run what the arguments name."""
     plan = planfile.load(os.environ, world_size=int(os.environ.get("WORLD_SIZE", "1")))
-    # Importing torchao makes torch remark, on every rank, that enumerations are registered in vain.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     if not arguments:
-        if plan is None or plan.precision != "fp8":
-            # transformers and peft import it wherever it is: seconds, for nothing but fp8.
-            hide("torchao")
-        # Of a million new objects none is garbage; looking for it takes a tenth of the load.
-        gc.disable()
-        from qwenft_trainer import train  # noqa: PLC0415 - a script's rank needs no loop
-
-        gc.enable()
-        train.main()
+        loading.loop(plan).main()
         return
     from qwenft_trainer import shims  # noqa: PLC0415 - the loop's rank needs no shims
 

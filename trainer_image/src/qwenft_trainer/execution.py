@@ -13,11 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import (
-    PipelineScheduleMulti,
-    get_schedule_class,
-)
 from torch.distributed.tensor.parallel import loss_parallel
 from transformers import PretrainedConfig
 
@@ -169,9 +164,12 @@ class Pipeline:
         return self.schedules[key]
 
     def _build(self, count: int, rows: int, length: int) -> Any:
+        # Brings torch's compiler: seconds that a run without a pipeline does not have to wait.
+        from torch.distributed.pipelining import schedules  # noqa: PLC0415
+
         parts = [self._pipeline_stage(i, rows, length) for i in range(len(self.stages))]
-        kind: Any = get_schedule_class(self.plan.pipeline_schedule)
-        stages = parts if issubclass(kind, PipelineScheduleMulti) else parts[0]
+        kind: Any = schedules.get_schedule_class(self.plan.pipeline_schedule)
+        stages = parts if issubclass(kind, schedules.PipelineScheduleMulti) else parts[0]
         try:
             return kind(stages, count, loss_fn=per_token, scale_grads=False)
         except ValueError as error:
@@ -180,7 +178,9 @@ class Pipeline:
                 f"micro-batches (gradient_accumulation_steps): {error}"
             ) from error
 
-    def _pipeline_stage(self, index: int, rows: int, length: int) -> PipelineStage:
+    def _pipeline_stage(self, index: int, rows: int, length: int) -> Any:
+        from torch.distributed.pipelining import PipelineStage  # noqa: PLC0415 - see above
+
         stage = self.stages[index]
         hidden = self._hidden(rows, length, device=torch.device("meta")).requires_grad_()
         total = torch.empty(1, device="meta", requires_grad=True)

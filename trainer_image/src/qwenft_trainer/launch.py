@@ -9,12 +9,14 @@ master's name does not resolve yet.
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -24,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import elastic_launch
 
-from qwenft_trainer import cards, errorfile, oomwatch, planfile, report
+from qwenft_trainer import cards, errorfile, forked, loading, oomwatch, planfile, report
 from qwenft_trainer.earlystop import EarlyStop
 from qwenft_trainer.failure import (
     SILENCE,
@@ -52,8 +54,7 @@ DNS has forgotten that there was none, half a minute later. A thousand pods ask 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one node's part of a run; return the exit code (0, or 64 to 70)."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    with tempfile.TemporaryDirectory(prefix="qwenft-", ignore_cleanup_errors=True) as name:
-        work = Path(name)
+    with _folder() as work:
         result = work / "result.json"
         os.environ[report.RESULT_VARIABLE] = str(result)
         with EarlyStop(_on_early_stop) as early:
@@ -64,6 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.node_rank == 0:
             _publish(completed(_read_result(result)), stream=sys.stdout)
     return 0
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder and remove it; a ``TemporaryDirectory`` would be removed by each fork, too."""
+    made = Path(tempfile.mkdtemp(prefix="qwenft-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -109,8 +120,12 @@ def _route_through_boot(args: argparse.Namespace) -> None:
     target = [] if args.training_script == BUILTIN else [args.training_script]
     flag = ["-m"] if args.module else []
     args.training_script_args = [*flag, *target, *args.training_script_args]
-    args.training_script = "qwenft_trainer.boot"
+    args.training_script = forked.MODULE
     args.module = True
+
+
+def _runs_loop(args: argparse.Namespace) -> bool:
+    return bool(args.training_script == forked.MODULE and not args.training_script_args)
 
 
 def _choose_rendezvous(args: argparse.Namespace) -> None:
@@ -131,14 +146,19 @@ def _attempt(args: argparse.Namespace, logs: Path, early: EarlyStop) -> Cause | 
     args.log_dir = args.log_dir or str(logs)
     kills = oomwatch.kills()
     try:
-        config, command, arguments = torchrun.config_from_args(args)
-        planfile.load(os.environ, world_size=config.nproc_per_node * config.max_nodes)
+        with forked.driver_unasked():
+            config, command, arguments = torchrun.config_from_args(args)
+        plan = planfile.load(os.environ, world_size=config.nproc_per_node * config.max_nodes)
+        if _runs_loop(args):
+            # Once for this process and all of its ranks, while the other nodes come up.
+            loading.loop(plan)
         if config.rdzv_endpoint:
             host, _ = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=0)
             wait_for_name(host, timeout=config.rdzv_configs["timeout"])
         early.end_with(config)
         _avoid_unusable_cards()
-        elastic_launch(config=config, entrypoint=command)(*arguments)
+        with forked.ranks():
+            elastic_launch(config=config, entrypoint=command)(*arguments)
     except ChildFailedError as error:
         return _blame(error, Path(args.log_dir), out_of_memory=oomwatch.kills() > kills)
     except SignalException as error:

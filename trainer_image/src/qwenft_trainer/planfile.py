@@ -56,6 +56,11 @@ def compiler(plan: Plan, environ: Mapping[str, str]) -> str | None:
     return name
 
 
+def compiles(plan: Plan, environ: Mapping[str, str]) -> bool:
+    """Return whether layers are to be compiled."""
+    return bool(_named(plan, environ))
+
+
 def _named(plan: Plan, environ: Mapping[str, str]) -> str | None:
     return environ.get(COMPILE) or (USUAL if plan.compile else None)
 
