@@ -166,6 +166,15 @@ def test_a_pod_whose_peer_is_lost_has_nothing_to_save(reason: str, *, hurries: b
     assert ("Pod", "tiny-1-0", 3) not in deleted(again), "once is enough"
 
 
+def test_pods_are_hurried_before_their_job_is_deleted() -> None:
+    """Deleted with its Job a pod has its whole grace period, and its kubelet sticks to that."""
+    pods = (pod(0), pod(1, node_lost=True))
+    found = decide(situation(failed_once(), jobs=(job(),), pods=pods))
+    assert deleted(found) == [
+        ("Pod", "tiny-1-1", 0), ("Pod", "tiny-1-0", 3), ("Job", "tiny-1", None),
+    ]  # fmt: skip
+
+
 def test_a_failure_is_written_before_anything_is_deleted() -> None:
     pods = (pod(0), pod(1, node_lost=True, deleting=True))
     found = decide(situation(status_of("Training"), jobs=(job(),), pods=pods))

@@ -144,7 +144,8 @@ def _suspended(situation: Situation) -> Decision | None:
 
 def _clearing(situation: Situation) -> Decision | None:
     """Make sure that nothing of an earlier attempt runs before the next one starts."""
-    deletions = situation.job_deletions() + situation.lost_pods() + situation.abandoned_pods()
+    # The Job goes last: a kubelet that ends a pod with its own grace is not hurried any more.
+    deletions = situation.lost_pods() + situation.abandoned_pods() + situation.job_deletions()
     running = situation.running_pods()
     if not running and not situation.unfinished_jobs():
         return None
