@@ -20,7 +20,7 @@ MUTATIONS = (
          'self.store.remove(f"{_FOLDER}/{file}" for file in files)', "pass"),
         ("fills the disks", 'for folder in self.directory.glob("*step-*"):', "for folder in ():"),
     ),
-    *group("qwenft_trainer/hand_over.py", _REMOTE,
+    *group("qwenft_trainer/transfer.py", _REMOTE,
         ("exports the first node's shards only",
          "store.get(name, folder / PurePosixPath(name).name)", "pass"),
     ),

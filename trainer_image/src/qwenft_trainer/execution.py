@@ -73,15 +73,14 @@ class Loop:
         """Gradients that are kept sharded, or by the host, are reduced every time, for memory.
 
         Others are reduced once, for speed: those of replicas, and of a plan that keeps what is
-        gathered and counts on its micro-batches. What a micro-batch needs first and frees last,
-        embedding and head, stays gathered for the next one in any case: the peak is no higher.
+        gathered. What a micro-batch needs first and frees last, embedding and head, stays gathered
+        for the next one in any case: the peak is no higher.
         """
         stage, plan = self.stage, self.plan
         assert isinstance(stage, FSDPModule)  # noqa: S101 - an invariant of parallelize
         alone = plan.dp_shard == 1 and not plan.offload_optimizer
         whole = alone or not plan.reshard_after_forward
-        several = plan.gradient_accumulation_steps > 1
-        stage.set_requires_gradient_sync(last or not (alone or (whole and several)))
+        stage.set_requires_gradient_sync(last or not whole)
         stage.set_requires_all_reduce(last)
         stage.set_reshard_after_backward(last, recurse=whole)
 

@@ -27,10 +27,10 @@ from qwenft_trainer.adapters import merged, write_adapter
 from qwenft_trainer.by_node import local_size
 from qwenft_trainer.checkpoint import failures_named, from_rank_0, removed_if_broken
 from qwenft_trainer.checkpoint_files import copy_existing
-from qwenft_trainer.hand_over import gather_shards
 from qwenft_trainer.model import FAMILIES
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.stages import Stages
+from qwenft_trainer.transfer import gather_shards
 
 Gather = Callable[[Path], None]
 """Brings all nodes' files into rank 0's folder of the same name."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from qwenft_trainer import converted, hand_over, planfile, trackers
+from qwenft_trainer import converted, planfile, trackers, transfer
 from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.export import export_result
@@ -64,7 +64,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
     check_config(config, spec.model.config)
     say(f"reading {spec.dataset.path}")
     splits = converted.load_once(
-        hand_over.dataset_path(settings),
+        transfer.dataset_path(settings),
         settings.converted,
         apart=settings.converts_apart,
         vocab_size=int(config.vocab_size),
@@ -270,9 +270,9 @@ def finish(run: Run, loss: float) -> None:
         result |= best.to_mapping() | {"bestPath": settings.told(best.path)}
     if dist.get_rank() == 0:
         # From here on nobody waits for rank 0, however long the sending takes.
-        result |= hand_over.deliver(settings, result, run.watchdog)
+        result |= transfer.deliver(settings, result, run.watchdog)
         losses = [f"{value:.4g}" for value in (run.before, after) if value is not None]
         say(f"finished {run.step} steps; validation loss {' -> '.join(losses) or 'not measured'}")
     run.meter.finish(result, validation_loss=after, step=run.step, **run.saver.figures())
     if dist.get_rank() == 0:
-        hand_over.send_logs(settings)
+        transfer.send_logs(settings)
