@@ -216,10 +216,9 @@ def test_weights_that_stay_gathered_are_all_there_at_the_loss(accumulation: int)
 
 def test_gradients_wait_unreduced_for_the_last_micro_batch_where_weights_stay() -> None:
     kept = layout(dp_shard=8, reshard_after_forward=False)
-    one, several = (
-        peak_memory(work(), replace(kept, accumulation=count)).buffers for count in (1, 2)
-    )
-    assert several - one == 4 * ALL - 2 * BLOCK
+    for count in (1, 2):  # the feed may make two micro-batches of one
+        piled = peak_memory(work(), replace(kept, accumulation=count))
+        assert piled.buffers == 2 * ALL + 4 * ALL
 
 
 @pytest.mark.parametrize(

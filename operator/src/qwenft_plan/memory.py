@@ -181,8 +181,7 @@ def _pooled(work: Workload, layout: Layout, gradients: float) -> float:
 
 def _unreduced(work: Workload, layout: Layout) -> bool:
     """Whether a stage that stays gathered keeps its gradients whole, in fp32, as buffers too."""
-    several = layout.pp > 1 or (layout.accumulation > 1 and not layout.reshard_after_forward)
-    return work.runtime.always_wraps and several and _gathers(work, layout)
+    return work.runtime.always_wraps and _stays_gathered(layout) and _gathers(work, layout)
 
 
 def _stays_gathered(layout: Layout) -> bool:
@@ -223,9 +222,7 @@ def _buffers(work: Workload, layout: Layout, blocks: float, vocabulary: float) -
         frozen = work.runtime.always_wraps and work.method.kind != "full"
         return _unpacked(work) if frozen else width * block
     if _stays_gathered(layout):
-        several = layout.pp > 1 or layout.accumulation > 1
-        waiting = 4 * (blocks + vocabulary) if several else width * block
-        gradients = waiting if work.method.kind == "full" else 0.0
+        gradients = 4 * (blocks + vocabulary) if work.method.kind == "full" else 0.0
         return work.block_bytes * blocks + width * vocabulary + gradients + _unpacked(work)
     if not _sharded(layout):
         # The copy that computes, never freed.

@@ -279,10 +279,10 @@ def _second_step(plan: Plan, combination: Combination, measure: Measure) -> floa
     mesh = build_mesh(plan, "cpu")
     stages = build_stages(plan, mesh, config, Fresh(seed=0), lora=combination.lora)
     optimizer = build_optimizer(stages, Training(optimizer=combination.optimizer))
-    batch = _batch(combination)
+    batches = _batches(combination)
 
     def step() -> None:
-        stages.train_step(batch, trained_tokens=LENGTH * plan.global_batch_size)
+        stages.train_step(batches, trained_tokens=LENGTH * plan.global_batch_size)
         stages.clip(1.0)
         optimizer.step()
         stages.zero_grad()
@@ -326,6 +326,18 @@ def _plan(combination: Combination) -> Plan:
         reshard_after_forward=combination.reshard_after_forward,
         **axes,
     )
+
+
+def _batches(combination: Combination) -> Batch | tuple[Batch, ...]:
+    """Return a step's rows; where gradients wait for its end, a short micro-batch goes before.
+
+    Feeds split a step by the length of its rows, so gradients meet activations in any such plan.
+    """
+    batch = _batch(combination)
+    if combination.reshard_after_forward or combination.accumulation > 1:
+        return batch
+    short = torch.randint(0, combination.config["vocab_size"], (1, LENGTH // FOLD))
+    return Batch.from_rows(input_ids=short, labels=short.clone()), batch
 
 
 def _batch(combination: Combination) -> Batch:
