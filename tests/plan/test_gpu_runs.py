@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
+from accuracy.calibrate import loss
 from gpu import page
+from gpu.calibrate import STAGE, fitted, left_out, stepped
 from gpu.runs import Run, read
+from qwenft_plan.runtimes import OWN
 
 RUNS = read()
 NOW = [run for run in RUNS if not run.earlier]
@@ -65,3 +69,20 @@ def test_the_page_of_accuracy_has_no_seconds_of_earlier_code() -> None:
     lines = [line for line in page.accuracy().splitlines() if line.startswith("| Qwen")]
     assert len(lines) == len(RUNS) - 1  # packed rows had another memory then
     assert sum(line.endswith("| – | – |") for line in lines) == len(lines) - len(NOW)
+
+
+def test_the_constants_of_speed_are_what_the_fit_finds() -> None:
+    for knob, value in fitted(stepped()).items():
+        assert float(getattr(OWN, knob.field)) == pytest.approx(value, rel=0.02), knob
+
+
+def test_a_fit_that_never_saw_a_model_is_within_a_tenth_of_it() -> None:
+    errors = left_out(stepped())
+    assert len(errors) > 3
+    assert max(errors.values()) < 0.1, errors
+
+
+def test_the_fit_brings_a_constant_that_was_turned_away_back() -> None:
+    (knob,) = [each for each in STAGE.knobs if each.field == "traffic"]
+    away = [replace(row, question=knob.turned(row.question, 12.0)) for row in stepped()]
+    assert loss(away, fitted(away)) < loss(away, {}) / 4

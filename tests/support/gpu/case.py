@@ -10,6 +10,7 @@ from qwenft_plan.hardware import Device
 from qwenft_plan.memory import peak_allocated, peak_memory
 from qwenft_plan.model import ModelShape
 from qwenft_plan.plan import Plan
+from qwenft_plan.row import Question
 from qwenft_plan.runtimes import OWN
 from qwenft_plan.spec import MATRICES, Lora, Training
 from qwenft_plan.workload import Layout, Method, Workload
@@ -119,8 +120,8 @@ class Case:
             batch_size=self.rows * self.accumulation, optimizer=self.optimizer, learning_rate=1e-5
         )
 
-    def predicted(self, device: Device) -> Prediction:
-        """Return what the planner expects on ``device``."""
+    def question(self, device: Device) -> Question:
+        """Return what the planner is asked about ``device``."""
         work = Workload(
             model=self.shape,
             runtime=OWN,
@@ -142,6 +143,12 @@ class Case:
             accumulation=self.accumulation,
             checkpointing=self.checkpointing,
         )
+        return Question(work=work, layout=layout, semantics="")
+
+    def predicted(self, device: Device) -> Prediction:
+        """Return what the planner expects on ``device``."""
+        question = self.question(device)
+        work, layout = question.work, question.layout
         return Prediction(
             allocated=peak_allocated(work, layout),
             total=peak_memory(work, layout).total,

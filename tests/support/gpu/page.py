@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import published
+from gpu.calibrate import left_out, stepped
 from gpu.runs import Run, device, found, read
 
 __all__ = ["accuracy", "main", "text"]
@@ -53,7 +54,7 @@ def accuracy() -> str:
     now = [run for run in runs if not run.earlier]
     time = [abs(run.predicted().seconds / run.seconds - 1) for run in now]
     lines = [
-        f"On one {found()['gpu']} (`make bench-gpu`, {len(runs)} runs), memory as the driver counts it is off by {median(total):.1%} in the median and {max(total):.1%} at most; live tensors by {median(live):.1%} and {max(live):.1%}. No constant of memory was fitted to these runs; two terms were missing before them and were counted then: what norms of queries and keys keep (Qwen3), and the pool that FSDP's reduction keeps under gradient accumulation. The trainer's constants of speed *are* fitted to the {len(now)} runs of today's code, and off by {median(time):.1%} in the median and {max(time):.1%} at most on them.",
+        f"On one {found()['gpu']} (`make bench-gpu`, {len(runs)} runs), memory as the driver counts it is off by {median(total):.1%} in the median and {max(total):.1%} at most; live tensors by {median(live):.1%} and {max(live):.1%}. No constant of memory was fitted to these runs; two terms were missing before them and were counted then: what norms of queries and keys keep (Qwen3), and the pool that FSDP's reduction keeps under gradient accumulation. The trainer's constants of speed *are* fitted to the {len(now)} runs of today's code, and off by {median(time):.1%} in the median and {max(time):.1%} at most on them. There is one source, so models were held out in turn (`python -m gpu.calibrate`); a fit without it is off, in the median, by {_left_out()}.",
         "",
         "| run | live tensors, GiB | predicted | all, GiB | predicted | s a step | predicted |",
         "|---|---|---|---|---|---|---|",
@@ -67,6 +68,11 @@ def accuracy() -> str:
             f"| {_how(run)} | {run.allocated / GIB:.1f} | {allocated} | {run.total / GIB:.1f} | {expected.total / GIB:.1f} | {seconds} | {speed} |"
         )
     return "\n".join(lines)
+
+
+def _left_out() -> str:
+    shares = left_out(stepped())
+    return ", ".join(f"{share:.1%} on {model}" for model, share in shares.items())
 
 
 def main() -> None:
