@@ -11,6 +11,8 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONSAFEPATH := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
+# Images often set it. Without bytecode each rank compiles transformers' sources anew, 8 s of a core.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## This list

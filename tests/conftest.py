@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 LEFT_OUT = "left out:"
 """A skip that begins so is allowed in CI: the thing to test is not part of this repository."""
 
-_MARKED = "pytestmark = pytest.mark.torch"
+_MARKED = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.torch\b", re.MULTILINE)
 
 LONGEST_FIRST = (
     "test_parity.py",
@@ -42,7 +43,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     without = "not torch" in config.option.markexpr
     if collection_path.suffix != ".py" or not (without or find_spec("torch") is None):
         return None
-    return _MARKED in collection_path.read_text(encoding="utf-8") or None
+    return bool(_MARKED.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
