@@ -338,3 +338,19 @@ def test_pods_are_not_given_up_for_a_queue_that_has_stopped_their_job(
     pods = (pod(0, **waits), pod(1, **waits))
     found = decide(situation(status_of("Queued"), jobs=(job(suspended=suspended),), pods=pods))
     assert bool((found.status or {}).get("failures")) is given_up
+
+
+@pytest.mark.parametrize(("age", "given_up"), [(119.0, False), (121.0, True)])
+def test_an_image_has_two_minutes_to_come(age: float, *, given_up: bool) -> None:
+    """A registry that is away for a moment ends no attempt."""
+    late = pod(0, phase="Pending", waiting="ErrImagePull: timeout", created_at=NOW - age)
+    found = decide(situation(status_of("Starting"), jobs=(job(),), pods=(late, pod(1))))
+    assert found.status is not None
+    assert ("failures" in found.status) is given_up
+
+
+def test_an_image_whose_name_is_none_is_given_up_at_once() -> None:
+    wrong = pod(0, phase="Pending", waiting="InvalidImageName: x", created_at=NOW - 1)
+    found = decide(situation(status_of("Starting"), jobs=(job(),), pods=(wrong, pod(1))))
+    assert found.status is not None
+    assert "failures" in found.status

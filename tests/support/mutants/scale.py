@@ -78,7 +78,7 @@ MUTATIONS = (
         ("tells no end of a phase",
          "if report.phase != self.history.phase and not events:", "if False:"),
     ),
-    *group("qwenft_operator/attempt.py", ("decide/test_failing_lives.py", "decide"),
+    *group("qwenft_operator/attempt.py", ("decide/test_stages.py", "decide"),
         ("gives up an image that may still come",
          "if pod.waiting and (hopeless or age > CREATION_GRACE):", "if pod.waiting:"),
         ("waits for nodes without an end", "pod.unscheduled and age > SCHEDULING_GRACE",
