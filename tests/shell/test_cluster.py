@@ -393,3 +393,12 @@ def test_kinds_that_share_a_name_go_to_their_own_group() -> None:
     assert ask(apiserver, lambda cluster: cluster.apply(body)) == "uid-7"
     path = "/apis/scheduling.x-k8s.io/v1alpha1/namespaces/team/podgroups/tiny-1-abc"
     assert apiserver.asked[0]["path"] == path
+
+
+def test_of_each_object_no_more_is_kept_than_was_asked_for() -> None:
+    pages = [
+        (200, {"metadata": {"continue": "x"}, "items": [{"a": 1, "b": 2}]}),
+        (200, {"metadata": {}, "items": [{"a": 3, "b": 4}]}),
+    ]
+    found = ask(answering(*pages), lambda c: c.list("Pod", keep=lambda body: {"a": body["a"]}))
+    assert found == ({"a": 1}, {"a": 3})

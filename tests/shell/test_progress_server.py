@@ -12,7 +12,9 @@ from qwenft_operator import names, progress_server
 from qwenft_operator.port import Identity, Unavailable
 from qwenft_operator.progress_server import Certificate, ProgressServer
 from qwenft_operator.reconcile import Key
+from qwenft_operator.reports import Reports
 from serving import OWN, Call, make_certificates, serve, serve_raw, world_with_pods
+from simulated import World
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,20 @@ def test_tokens_that_are_not_believed_any_more_take_no_memory(
         assert len(server._trusted) <= 5
 
     serve_raw(world, certificates, scenario)
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Token", "", "Bearers"])
+def test_a_token_counts_under_its_own_scheme_alone(scheme: str) -> None:
+    """Nor is the apiserver asked about what comes under another one."""
+    world = world_with_pods()
+
+    async def main() -> tuple[object, object]:
+        server = ProgressServer(world, Reports(), lambda _key: None)
+        return (
+            await server._reporter(f"{scheme} token-0", "10.0.0.1"),
+            await server._reporter("bEARER token-0", "10.0.0.1"),
+        )
+
+    other, own = World.wait_for(main())
+    assert other is None
+    assert own is not None

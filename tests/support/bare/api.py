@@ -27,6 +27,10 @@ class Api:
             urlsplit(plane.url).netloc, context=context, timeout=120
         )
 
+    def __del__(self) -> None:
+        """Close the connection: whoever makes a client need not think of its end."""
+        self._connection.close()
+
     def call(
         self,
         method: str,
