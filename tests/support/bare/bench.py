@@ -290,13 +290,15 @@ def restarts() -> Figures:
         created = submit(api, count, 2)
         complete(api, created, 2, seconds=40)
         before = audit.writes(audit.read(made.audit)).total()
+
+        def second() -> list[bool]:
+            """Return for each run whether it has been restarted and runs again."""
+            found = [body.get("status") or {} for body in api.runs(TEAM)]
+            return [each.get("restarts", 0) >= 1 and each["phase"] == "Starting" for each in found]
+
+        until(lambda: "Restarting" in phases(api) or any(second()), seconds=120)
         began = time.monotonic()
-
-        def restarted() -> bool:
-            return all((b.get("status") or {}).get("restarts", 0) >= 1
-                       and b["status"]["phase"] == "Starting" for b in api.runs(TEAM))  # fmt: skip
-
-        done = until(restarted, seconds=300)
+        done = until(lambda: all(second()), seconds=240)
         took = time.monotonic() - began
         time.sleep(10)
         after = audit.writes(audit.read(made.audit)).total()

@@ -223,6 +223,6 @@ def _restarts(found: dict[str, Any]) -> str:
     return f"""
 ## {found["runs"]} runs restarting at one time
 
-{word.capitalize()} restarted within {found["seconds"]} s, {found["writes_per_restart"]} writes a restart;
+{word.capitalize()} restarted within {found["seconds"]} s of the first preemption, {found["writes_per_restart"]} writes a restart;
 CPU {found["cpu_seconds"]} s, {found["resident_mib"]} MiB, peak {found["peak_mib"]}; load {_load(found)}.
 """
