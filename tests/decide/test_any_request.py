@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwenft_operator import names
+from qwenft_operator.run import Run
 from simulated import World
 from simulated.builders import spec_mapping
 from simulated.controllers import succeed_after
@@ -146,6 +147,11 @@ class Edited:
     def check(self) -> None:
         """Hold what must be true at rest, also for a new process."""
         status, wrote = self.world.status(), len(self.world.writes)
+        if Run.from_object(self.run).is_managed_elsewhere:
+            self.world.reconciler = self.world.new_process()
+            self.world.settle()
+            assert len(self.world.writes) == wrote, "another controller answers for it"
+            return
         assert status["observedGeneration"] == self.run["metadata"]["generation"]
         assert len(str(status)) < 20_000
         self.world.reconciler = self.world.new_process()
@@ -176,7 +182,7 @@ def any_edits(edits: list[tuple[str, Path_, Any]], started: bool) -> None:  # no
         life.rest()
         life.check()
         SEEN[kind] += 1
-        SEEN[f"phase {life.world.status()['phase']}"] += 1
+        SEEN[f"phase {life.world.status().get('phase')}"] += 1
     if started:
         return
     life.replace(copy.deepcopy(GOOD))
@@ -204,7 +210,7 @@ def test_a_hundred_edits_leave_the_operator_right(caplog: pytest.LogCaptureFixtu
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_two_thousand_edits_leave_the_operator_right(caplog: pytest.LogCaptureFixture) -> None:
-    seen = lead(420, caplog)
+    seen = lead(260, caplog)
     print(dict(seen))
     assert sum(count for kind, count in seen.items() if not kind.startswith("phase")) >= 2000
     assert min(seen[kind] for kind in ("allowed", "junk", "removed", "whole", "good")) > 100
