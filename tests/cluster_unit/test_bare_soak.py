@@ -121,7 +121,7 @@ def test_a_life_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("kind", "calls"),
     [
-        ("killed", ["create a", "DELETE p0", "DELETE a"]),
+        ("killed", ["create a", "PATCH status", "DELETE a"]),
         ("suspended", ["create a", "PATCH a", "PATCH a", "DELETE a"]),
         ("deleted", ["create a", "DELETE a"]),
     ],
