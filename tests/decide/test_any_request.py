@@ -210,7 +210,7 @@ def test_a_hundred_edits_leave_the_operator_right(caplog: pytest.LogCaptureFixtu
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_two_thousand_edits_leave_the_operator_right(caplog: pytest.LogCaptureFixture) -> None:
-    seen = lead(260, caplog)
+    seen = lead(400, caplog)
     print(dict(seen))
     assert sum(count for kind, count in seen.items() if not kind.startswith("phase")) >= 2000
     assert min(seen[kind] for kind in ("allowed", "junk", "removed", "whole", "good")) > 100
