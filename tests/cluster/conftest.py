@@ -36,3 +36,4 @@ def nodes(bench: Bench) -> Iterator[Nodes]:
     made = Nodes(bench)
     yield made
     made.revive()
+    made.restore()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from demo.platforms import Embedded
 from embedded.cluster import Cluster
 from endtoend.bench import Bench
 
-__all__ = ["Nodes"]
+__all__ = ["Nodes", "processes_of"]
 
 
 class Nodes:
@@ -15,11 +18,33 @@ class Nodes:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._killed: list[str] = []
+        self._amends: list[Callable[[], object]] = []
 
     def kill(self, node: str) -> None:
         """Lose a node at once, as a power cut would."""
         self._cluster.stop_node(_index(node))
         self._killed.append(node)
+
+    def cut(self, node: str) -> None:
+        """Cut a node off the network: everything on it goes on, unseen."""
+        self._cluster.cut_link(_index(node))
+        self._amends.append(lambda: self._cluster.join_link(_index(node)))
+
+    def mute(self, node: str) -> None:
+        """Kill a node's kubelet: its containers go on, and reach everything."""
+        self._cluster.stop_kubelet(_index(node))
+        self._amends.append(lambda: self._cluster.start_kubelet(_index(node)))
+
+    def cordon(self, node: str) -> None:
+        """Let nothing new start on a node until :meth:`uncordon`."""
+        self._bench.kubectl("cordon", node)
+        self._amends.append(lambda: self._bench.kubectl("uncordon", node))
+
+    def restore(self) -> None:
+        """Undo whatever was done, and wait until all nodes are ready."""
+        while self._amends:
+            self._amends.pop()()
+        self._bench.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
 
     def revive(self) -> None:
         """Bring back what was killed and wait until it is ready."""
@@ -34,6 +59,30 @@ class Nodes:
     def _cluster(self) -> Cluster:
         assert isinstance(self._bench.platform, Embedded)
         return self._bench.platform.cluster
+
+
+def processes_of(uid: str, attempt: int) -> tuple[int, ...]:
+    """Return the ranks of a run's attempt among this machine's processes, whoever watches them."""
+    marks = {f"QWENFT_UID={uid}".encode(), f"QWENFT_ATTEMPT={attempt}".encode()}
+    return tuple(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_rank(entry) and marks <= _environment(entry)
+    )
+
+
+def _is_rank(entry: Path) -> bool:
+    try:
+        return (entry / "comm").read_text().startswith("qwenft-rank")
+    except OSError:
+        return False
+
+
+def _environment(entry: Path) -> set[bytes]:
+    try:
+        return set((entry / "environ").read_bytes().split(b"\0"))
+    except OSError:
+        return set()
 
 
 def _index(node: str) -> int:
