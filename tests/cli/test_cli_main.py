@@ -237,6 +237,31 @@ def test_no_events_are_explained(
     assert "forgets them after an hour" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("verb", "value"), [("suspend", True), ("resume", False)])
+def test_suspend_and_resume_as_json_print_the_object_and_nothing_else(
+    cluster: Any,
+    qwenft: Verb,
+    make_run: Make,
+    verb: str,
+    value: bool,  # noqa: FBT001 - a table
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster.stored["tiny"] = make_run(phase="Training")
+    cluster.stored["tiny"]["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    assert qwenft(verb, "tiny", "-o", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["spec"]["runPolicy"] == {"suspend": value}
+    assert told["status"] == {"phase": "Training"}
+    assert "managedFields" not in told["metadata"]
+
+
+def test_a_refusal_prints_no_json(qwenft: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    assert qwenft("suspend", "gone", "-o", "json") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert '"gone" not found' in said.err
+
+
 def test_events_as_json_are_the_objects(
     cluster: Any,
     qwenft: Verb,
@@ -256,6 +281,32 @@ def test_submit_applies_the_file_in_its_namespace(
     assert qwenft("submit", str(tiny), "-n", "team") == 0
     assert cluster.stored["tiny"]["metadata"] == {"name": "tiny", "namespace": "team"}
     assert "qwenft status tiny -n team --watch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_submit_as_json_prints_what_the_cluster_stores(
+    qwenft: Verb, tiny: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qwenft("submit", str(tiny), "-n", "team", "-o", "json", *flags) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "QwenFineTune"
+    assert told["metadata"] == {"name": "tiny", "namespace": "team"}
+
+
+@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1)])
+def test_submit_that_watches_prints_one_object_when_the_run_has_ended(
+    cluster: Any,
+    qwenft: Verb,
+    make_run: Make,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cluster, "run", lambda _name: make_run(phase=phase))
+    assert qwenft("submit", str(tiny), "--watch", "-o", "json") == code
+    assert json.loads(capsys.readouterr().out)["status"] == {"phase": phase}
 
 
 def test_a_dry_run_stores_nothing(cluster: Any, qwenft: Verb, tiny: Path) -> None:

@@ -120,6 +120,17 @@ def test_render_prints_the_objects_of_the_first_attempt(
     assert (job["spec"]["completions"], job["spec"]["backoffLimit"]) == (2, 0)
 
 
+def test_rendered_as_json_the_objects_are_one_list(
+    qwenft: Verb, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qwenft("render", str(tiny), "--on", "2x1xcpu") == 0
+    stream = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert qwenft("render", str(tiny), "--on", "2x1xcpu", "-o", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["apiVersion"], told["kind"]) == ("v1", "List")
+    assert told["items"] == stream
+
+
 def test_the_rendered_plan_is_the_printed_plan(
     qwenft: Verb, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

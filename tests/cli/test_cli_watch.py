@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_a_pipe_sees_each_change_once(
         "tiny  Succeeded  step 2/2  loss 4.000",
     ]
     assert watch.exit_code(last) == 0
+
+
+@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1)])
+def test_a_script_gets_the_object_once_the_run_has_ended(
+    cluster: Any, make_run: Make, phase: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sleep = stages(cluster, make_run(phase="Pending"), make_run(phase=phase))
+    assert watch.follow(cluster, "tiny", output="json", sleep=sleep) == code
+    assert json.loads(capsys.readouterr().out)["status"] == {"phase": phase}
 
 
 def test_a_run_that_failed_ends_with_one(

@@ -213,7 +213,7 @@ def test_suspending_and_resuming_set_the_switch(
     client: Client, cluster: Any, make_run: Make
 ) -> None:
     cluster.stored["tiny"] = make_run(phase="Training")
-    client.suspend("tiny")
+    assert client.suspend("tiny")["metadata"]["name"] == "tiny"
     assert cluster.stored["tiny"]["spec"]["runPolicy"] == {"suspend": True}
     client.resume("tiny")
     assert cluster.stored["tiny"]["spec"]["runPolicy"] == {"suspend": False}
@@ -227,8 +227,9 @@ def test_the_asynchronous_client_does_the_same(
         assert (await both.plan(tiny, on="2x1xcpu")).plan.world_size == 2
         assert (await both.submit(tiny)).name == "tiny"
         assert [run.name for run in await both.runs()] == ["tiny"]
-        await both.suspend("tiny")
-        await both.resume("tiny")
+        assert (await both.apply(tiny, dry_run=True))["kind"] == "QwenFineTune"
+        assert (await both.suspend("tiny"))["spec"]["runPolicy"] == {"suspend": True}
+        assert (await both.resume("tiny"))["spec"]["runPolicy"] == {"suspend": False}
         cluster.stored["tiny"] = make_run(phase="Succeeded", attempt=1, plan={"worldSize": 1})
         cluster.stored_pods = [make_pod(0)]
         cluster.logs = {cluster.stored_pods[0]["metadata"]["name"]: ["a", "b"]}

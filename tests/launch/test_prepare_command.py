@@ -57,6 +57,31 @@ def test_the_line_printed_says_how_many_records_were_cut(
     assert "10 records, 20 tokens" in capsys.readouterr().out
 
 
+def test_a_script_gets_the_counts_as_one_json_document(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--length", "2", "--validation-fraction", "0.2", "--mask-prompt", "--json"]
+    assert run(tmp_path, model, *flags) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output": f"{tmp_path}/deep/set.pt",
+        "splits": {
+            "train": {"records": 8, "tokens": 16},
+            "validation": {"records": 2, "tokens": 4},
+        },
+        "trainedPredictions": 0,
+        "cutRecords": 10,
+        "idleRecords": 10,
+    }
+
+
+def test_counts_as_json_are_refused_where_a_sample_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare.main(["--stdlib-sample", str(tmp_path / "sample"), "--json"]) == 65
+    assert "--json tells of records; it goes with --input" in said(capsys)
+    assert not (tmp_path / "sample").exists()
+
+
 @pytest.mark.parametrize(
     ("fraction", "train", "validation"), [("0.2", 8, 2), ("0.01", 9, 1), ("0.5", 5, 5)]
 )

@@ -211,8 +211,11 @@ def test_finished_shards_are_not_made_again(
     with pytest.raises(KeyboardInterrupt):
         run(model, output, "--input", source)
     monkeypatch.setenv("QWENFT_TEST", "")
-    assert run(model, output, "--input", source) == 0
-    assert "going on: 2 of" in capsys.readouterr().out
+    capsys.readouterr()
+    assert run(model, output, "--input", source, "--json") == 0
+    told = capsys.readouterr()
+    assert "going on: 2 of" in told.err
+    assert json.loads(told.out)["splits"]["train"]["records"] == len(list(records()))
     assert made == sorted(set(made))
     assert output.read_bytes() == whole
 

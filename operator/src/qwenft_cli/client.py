@@ -100,10 +100,14 @@ class Client:
         return guidance.planned(read, advice, words, self._connected)[0]
 
     def submit(self, run: RunLike, *, dry_run: bool = False) -> Snapshot:
-        """Apply the run and return it as the cluster stored it; ``dry_run`` only has it checked."""
+        """Apply the run and return its status; ``dry_run`` only has the cluster check it."""
+        return of_run(self.apply(run, dry_run=dry_run))
+
+    def apply(self, run: RunLike, *, dry_run: bool = False) -> Object:
+        """Do as :meth:`submit`; return the object as the cluster stored it, or would."""
         body = _read(run).body
         metadata = {**body["metadata"], "namespace": self.namespace}
-        return of_run(self.access.apply({**body, "metadata": metadata}, dry_run=dry_run))
+        return self.access.apply({**body, "metadata": metadata}, dry_run=dry_run)
 
     def runs(self) -> tuple[Snapshot, ...]:
         """Return every run of the namespace."""
@@ -166,13 +170,13 @@ class Client:
         """Return the Events about the run, oldest first."""
         return self.access.events(self.access.run(name))
 
-    def suspend(self, name: str) -> None:
-        """Stop the run's pods and keep its place."""
-        self.access.suspend(name, suspended=True)
+    def suspend(self, name: str) -> Object:
+        """Stop the run's pods and keep its place; return the object as the cluster stored it."""
+        return self.access.suspend(name, suspended=True)
 
-    def resume(self, name: str) -> None:
-        """Go on with a suspended run from its last checkpoint."""
-        self.access.suspend(name, suspended=False)
+    def resume(self, name: str) -> Object:
+        """Go on with a suspended run from its last checkpoint; return as :meth:`suspend`."""
+        return self.access.suspend(name, suspended=False)
 
 
 def _read(run: RunLike) -> Document:

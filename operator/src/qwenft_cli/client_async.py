@@ -33,6 +33,10 @@ class AsyncClient:
         """Apply the run."""
         return await asyncio.to_thread(self._client.submit, run, dry_run=dry_run)
 
+    async def apply(self, run: RunLike, *, dry_run: bool = False) -> Object:
+        """Apply the run and return the object as the cluster stored it."""
+        return await asyncio.to_thread(self._client.apply, run, dry_run=dry_run)
+
     async def runs(self) -> tuple[Snapshot, ...]:
         """Return every run of the namespace."""
         return await asyncio.to_thread(self._client.runs)
@@ -82,10 +86,10 @@ class AsyncClient:
         """Return the Events about the run, oldest first."""
         return await asyncio.to_thread(self._client.events, name)
 
-    async def suspend(self, name: str) -> None:
-        """Stop the run's pods and keep its place."""
-        await asyncio.to_thread(self._client.suspend, name)
+    async def suspend(self, name: str) -> Object:
+        """Stop the run's pods and keep its place; return the object as the cluster stored it."""
+        return await asyncio.to_thread(self._client.suspend, name)
 
-    async def resume(self, name: str) -> None:
-        """Go on with a suspended run."""
-        await asyncio.to_thread(self._client.resume, name)
+    async def resume(self, name: str) -> Object:
+        """Go on with a suspended run; return as :meth:`suspend`."""
+        return await asyncio.to_thread(self._client.resume, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import UTC, datetime
 
 from rich.table import Table
@@ -11,7 +10,7 @@ from rich.table import Table
 from qwenft_cli import options, wording
 from qwenft_cli.access import Connect, Object
 from qwenft_cli.failure import OK
-from qwenft_cli.printing import show
+from qwenft_cli.printing import show, show_json
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -22,9 +21,7 @@ HELP = "list what happened to a run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", help="the run")
-    parser.add_argument(
-        "-o", "--output", choices=("text", "json"), default="text", help=options.OUTPUT
-    )
+    options.add_output(parser)
     options.add_cluster(parser)
 
 
@@ -33,7 +30,7 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     access = connect(options.address(args))
     events = access.events(access.run(args.name))
     if args.output == "json":
-        print(json.dumps(events, indent=2))
+        show_json(events)
     elif events:
         show(_table(events))
     else:

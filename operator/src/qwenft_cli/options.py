@@ -11,10 +11,7 @@ from qwenft_operator.nodes import Capacity, Offer
 from qwenft_operator.nodes import capacity as count_free
 from qwenft_plan.inventory import Inventory, NodeShape
 
-__all__ = ["OUTPUT", "add_cluster", "add_file", "add_inventory", "address", "capacity"]
-
-
-OUTPUT = "text for people (the default), or json as the cluster has it"
+__all__ = ["add_cluster", "add_file", "add_inventory", "add_output", "address", "capacity"]
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +25,14 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 def add_file(parser: argparse.ArgumentParser) -> None:
     """Add the file of a QwenFineTune."""
     parser.add_argument("file", metavar="FILE", help="YAML of a QwenFineTune, - for standard input")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add ``-o`` of the verbs that tell of objects in the cluster."""
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text",
+        help="text for people (the default), or json as the cluster has it",
+    )  # fmt: skip
 
 
 def add_inventory(parser: argparse.ArgumentParser) -> None:

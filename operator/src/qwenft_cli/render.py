@@ -11,13 +11,14 @@ import yaml
 from qwenft_cli import document, guidance, options
 from qwenft_cli.access import Connect
 from qwenft_cli.failure import OK
+from qwenft_cli.printing import show_json
 from qwenft_operator.render import render
 from qwenft_operator.run import Owner
 
 __all__ = ["HELP", "NAME", "add_arguments", "run", "to_yaml"]
 
 NAME = "render"
-HELP = "print the objects that the operator would create, as YAML"
+HELP = "print the objects that the operator would create"
 _UID = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that only an API server gives."""
 
@@ -38,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     options.add_file(parser)
     options.add_inventory(parser)
+    parser.add_argument(
+        "-o", "--output", choices=("yaml", "json"), default="yaml",
+        help="a YAML stream (the default), or json: one List; kubectl apply -f - reads both",
+    )  # fmt: skip
     guidance.add_arguments(parser)
     options.add_cluster(parser)
 
@@ -49,7 +54,11 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
     chosen, capacity = guidance.planned(read, advice, args, connect)
     owner = _owner(read, args.namespace)
     placement = capacity.placement(read.spec, chosen)
-    print(to_yaml(render(read.spec, chosen.plan, owner, 1, placement=placement)), end="")
+    objects = render(read.spec, chosen.plan, owner, 1, placement=placement)
+    if args.output == "json":
+        show_json({"apiVersion": "v1", "kind": "List", "items": objects})
+    else:
+        print(to_yaml(objects), end="")
     return OK
 
 

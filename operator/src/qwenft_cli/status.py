@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from qwenft_cli import lines, options, view, watch, wording
 from qwenft_cli.access import Access, Connect, Object
 from qwenft_cli.failure import BAD_INPUT, OK, CliError
-from qwenft_cli.printing import show
+from qwenft_cli.printing import show, show_json
 from qwenft_cli.snapshot import Snapshot, of_run
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -25,14 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", nargs="?", default="", help="one run, else all")
     parser.add_argument("-w", "--watch", action="store_true", help="redraw until the run ends")
-    parser.add_argument(
-        "-o", "--output", choices=("text", "json"), default="text", help=options.OUTPUT
-    )
+    options.add_output(parser)
     options.add_cluster(parser)
 
 
 def run(args: argparse.Namespace, connect: Connect) -> int:
-    """Print; with ``--watch`` the exit code is the run's."""
+    """Print; with ``--watch`` the exit code is the run's, and json comes once it has ended."""
     if args.watch and not args.name:
         raise CliError(
             "--watch follows one run",
@@ -40,24 +37,15 @@ def run(args: argparse.Namespace, connect: Connect) -> int:
             exit_code=BAD_INPUT,
         )
     access = connect(options.address(args))
-    if args.output == "json":
-        bodies = [access.run(args.name)] if args.name else access.runs()
-        told = [_without_fields(body) for body in bodies]
-        print(json.dumps(told[0] if args.name else told, indent=2))
-        return OK
     if args.watch:
-        return watch.exit_code(watch.until_finished(access, args.name))
-    if args.name:
+        return watch.follow(access, args.name, output=args.output)
+    if args.output == "json":
+        show_json(access.run(args.name) if args.name else access.runs())
+    elif args.name:
         _print_one(access, args.name)
     else:
         _print_all(access.runs(), access.namespace)
     return OK
-
-
-def _without_fields(body: Object) -> Object:
-    """Leave out who wrote which field, as kubectl does: more lines than all the rest."""
-    metadata = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
-    return {**body, "metadata": metadata}
 
 
 def _print_one(access: Access, name: str) -> None:

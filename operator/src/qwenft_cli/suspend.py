@@ -8,6 +8,7 @@ from qwenft_cli import options
 from qwenft_cli.access import Connect
 from qwenft_cli.client import Client
 from qwenft_cli.failure import OK
+from qwenft_cli.printing import show_json
 
 __all__ = ["HELP", "NAME", "add_arguments", "run", "switch"]
 
@@ -18,6 +19,7 @@ HELP = "stop a run's pods and keep its place; resume goes on from the last check
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", help="the run")
+    options.add_output(parser)
     options.add_cluster(parser)
 
 
@@ -30,7 +32,10 @@ def switch(args: argparse.Namespace, connect: Connect, *, suspended: bool) -> in
     """Set ``spec.runPolicy.suspend`` and say what happens next."""
     access = connect(options.address(args))
     client = Client.over(access)
-    (client.suspend if suspended else client.resume)(args.name)
+    stored = (client.suspend if suspended else client.resume)(args.name)
+    if args.output == "json":
+        show_json(stored)
+        return OK
     doing = "suspending" if suspended else "resuming"
     print(f"{args.name}: {doing}; see qwenft status {args.name} -n {access.namespace}")
     return OK

@@ -13,11 +13,12 @@ from rich.live import Live
 from qwenft_cli import lines, view
 from qwenft_cli.access import Access, Object
 from qwenft_cli.failure import FAILED, OK, CliError
+from qwenft_cli.printing import show_json
 from qwenft_cli.snapshot import Snapshot, of_run
 from qwenft_operator import names
 from qwenft_plan.progress import Progress
 
-__all__ = ["Screen", "exit_code", "history", "look", "until_finished"]
+__all__ = ["Screen", "exit_code", "follow", "history", "look", "until_finished"]
 
 _PERIOD_SECONDS = 1.0
 
@@ -65,6 +66,21 @@ def look(access: Access, name: str) -> Snapshot:
     attempt = str((body.get("status") or {}).get("attempt") or "")
     pods = [pod for pod in access.pods(name) if _of_attempt(pod, attempt)]
     return of_run(body, pods=pods, events=access.events(body))
+
+
+def follow(
+    access: Access, name: str, *, output: str, sleep: Callable[[float], None] = time.sleep
+) -> int:
+    """Watch the run to its end and return its exit code.
+
+    As json there is one thing to see, the object as it is in the end.
+    """
+    if output != "json":
+        return exit_code(until_finished(access, name, sleep=sleep))
+    while not of_run(body := access.run(name)).finished:
+        sleep(_PERIOD_SECONDS)
+    show_json(body)
+    return exit_code(of_run(body))
 
 
 def until_finished(

@@ -4,6 +4,7 @@ What it reads and writes stands in :mod:`qwenft_trainer.prepare_arguments`.
 """
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ class Request:
     output: Path
     options: Options
     workers: int = 1
+    json: bool = False
+    """Tell of what was made in JSON, for a script; all else goes to standard error then."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,6 +60,8 @@ def _make_what_is_asked(args: argparse.Namespace) -> None:
     if args.stdlib_sample is None:
         build(_request(args))
         return
+    if args.json:
+        raise DatasetInvalid("--json tells of records; it goes with --input, not --stdlib-sample")
     from qwenft_trainer import stdlib_sample  # noqa: PLC0415 - brings transformers
 
     stdlib_sample.write(args.stdlib_sample)
@@ -79,6 +84,7 @@ def _request(args: argparse.Namespace) -> Request:
         output=args.output,
         options=Options(length=args.length, mask_prompt=args.mask_prompt, shape=args.format),
         workers=args.workers,
+        json=args.json,
     )
 
 
@@ -94,13 +100,16 @@ def build(request: Request) -> None:
         tokenizer=request.tokenizer,
     )
     try:
-        total = _make(work, loaded, request.workers)
+        total = _make(request, work, loaded)
         lengths = _split(request, work, len(train))
         _write(request, work, lengths, loaded)
     except OSError as error:
         raise TrainerError(f"{request.output}: cannot be written: {error}") from None
     shutil.rmtree(work.folder, ignore_errors=True)
-    _tell(request, lengths, total)
+    if request.json:
+        print(json.dumps(_told(request, lengths, total), indent=2))  # noqa: T201 - a command line
+    else:
+        _tell(request, lengths, total)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -113,17 +122,18 @@ def load_tokenizer(name: str) -> Any:
         raise ModelInvalid(f"{name}: no tokenizer can be loaded: {error}") from None
 
 
-def _make(work: Work, loaded: Any, workers: int) -> Shard:
+def _make(request: Request, work: Work, loaded: Any) -> Shard:
     """Make all shards under a progress bar; returns their counts together."""
     from tqdm import tqdm  # noqa: PLC0415 - comes with transformers; --help needs none
 
     done = shards.open_work(work, loaded)
     if done:
-        print(f"going on: {done} of {len(work.blocks)} parts were done")  # noqa: T201
+        going_on = f"going on: {done} of {len(work.blocks)} parts were done"
+        print(going_on, file=sys.stderr if request.json else sys.stdout)
     total = Shard()
     size = sum(block.size or block.end - block.begin for block in work.blocks)
     with tqdm(total=size, unit="B", unit_scale=True, disable=None, desc="prepare") as bar:
-        for number, shard in shards.make(work, loaded, workers=workers):
+        for number, shard in shards.make(work, loaded, workers=request.workers):
             total += shard
             block = work.blocks[number]
             bar.set_postfix(records=total.samples, tokens=total.tokens, refresh=False)
@@ -171,6 +181,21 @@ def padding(loaded: Any) -> int:
     """Return the token that fills rows up: the tokenizer's padding, else its end, else 0."""
     found = (getattr(loaded, name, None) for name in ("pad_token_id", "eos_token_id"))
     return int(next((token for token in found if token is not None), 0))
+
+
+def _told(
+    request: Request, lengths: dict[str, npt.NDArray[np.int64]], total: Shard
+) -> dict[str, Any]:
+    return {
+        "output": str(request.output),
+        "splits": {
+            name: {"records": len(each), "tokens": int(each.sum())}
+            for name, each in lengths.items()
+        },
+        "trainedPredictions": total.trained,
+        "cutRecords": total.cut,
+        "idleRecords": total.idle,
+    }
 
 
 def _tell(request: Request, lengths: dict[str, npt.NDArray[np.int64]], total: Shard) -> None:

@@ -65,5 +65,8 @@ def declare(made: argparse.ArgumentParser) -> None:
         "--mask-prompt", action="store_true", help="train on the answers only, not on prompts"
     )
     made.add_argument(
+        "--json", action="store_true", help="print the counts as JSON, with the file's name"
+    )
+    made.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes; the output is the same"
     )
