@@ -115,8 +115,10 @@ def test_every_enum_is_the_parsers() -> None:
         section, *rest = path.strip(".").split(".")
         for value in node["enum"]:
             FinetuneSpec.from_mapping(spec_mapping(**{section: nested(rest, value)}))
-        with pytest.raises(SpecError):
+        with pytest.raises(SpecError, match="'oddity' is none of ") as caught:
             FinetuneSpec.from_mapping(spec_mapping(**{section: nested(rest, "oddity")}))
+        taken = str(caught.value).partition(" is none of ")[2].split(", ")
+        assert set(taken) == set(node["enum"]), f"{path}: the planner takes {taken}"
 
 
 def test_the_trackers_are_the_parsers() -> None:

@@ -262,7 +262,7 @@ def trainer(mapping: Mapping[str, Any], path: str) -> Trainer:
     for index, item in enumerate(args):
         if not isinstance(item, str):
             raise SpecError(f"{path}.args[{index}]", f"must be a string, not {item!r}")
-    policies = ("", "Always", "IfNotPresent", "Never")
+    policies = ("Always", "IfNotPresent", "Never")
     return Trainer(
         image=fields.text(mapping, "image", path),
         image_pull_policy=fields.choice(mapping, "imagePullPolicy", path, policies, ""),
