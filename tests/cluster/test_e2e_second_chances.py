@@ -57,6 +57,19 @@ def test_a_weight_that_is_no_number_is_left_behind_by_an_older_checkpoint(
     assert min(losses_by_step(bench, name)) <= damaged, "from before the damage"
 
 
+def test_a_weight_that_is_no_number_again_ends_the_run(bench: Bench) -> None:
+    name = start(bench, recovering("poisoned-twice", epochs=10))
+    bench.wait(name, lambda body: checkpoint(body) >= 6, SECONDS)
+    first = suspend_and_poison(bench, name)
+    bench.wait(name, lambda body: len(failures(body["status"])) == 1, SECONDS)
+    bench.wait(name, lambda body: checkpoint(body) > first, SECONDS)
+    suspend_and_poison(bench, name)
+    status = bench.wait(name, finished, SECONDS)["status"]
+    assert status["phase"] == "Failed"
+    assert [item["exitCode"] for item in failures(status)] == [67, 67]
+    assert "learningRate" in status["message"]
+
+
 def test_a_loss_that_is_no_number_without_a_checkpoint_ends_the_run(bench: Bench) -> None:
     training = {"learningRate": 1e9, "scheduler": "constant", "maxSteps": STEPS, "epochs": 5}
     name = bench.submit(tiny("diverging", training=training, checkpoint={"everySteps": 1}))

@@ -94,15 +94,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         yield started
 
 
-@pytest.fixture
-def operator(made: Plane, request: pytest.FixtureRequest) -> Iterator[Operator]:
-    """Start the operator with one scheduler, and the rights that the chart grants with it."""
-    gang = request.param
+def rights_with(made: Plane, gang: str) -> list[dict[str, Any]]:
+    """Return what the chart grants beside a gang scheduler."""
     command = [made.program("helm"), "template", "qwenft", ROOT / "charts" / "qwenft",
                "--namespace", "qwenft-system", "--set", f"scheduling.gang={gang}",
                "--kube-version", "1.35", "--show-only", "templates/rbac.yaml"]  # fmt: skip
     text = run([str(word) for word in command], environment=direct_environment())
-    for body in yaml.safe_load_all(text):
+    return [body for body in yaml.safe_load_all(text) if body]
+
+
+@pytest.fixture
+def operator(made: Plane, request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """Start the operator with one scheduler, and the rights that the chart grants with it."""
+    gang = request.param
+    for body in rights_with(made, gang):
         made.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=body)
     started = Operator.of(made, QWENFT_GANG=gang)
     try:
@@ -198,3 +203,16 @@ def test_nothing_was_forbidden(made: Plane) -> None:
     assert [entry for entry in entries if entry.code in (401, 403)] == []
     groups = {entry.group for entry in entries if entry.resource in ("podgroups", "workloads")}
     assert groups == {"scheduling.k8s.io", "scheduling.volcano.sh", "scheduling.x-k8s.io"}
+
+
+@pytest.mark.parametrize("gang", ["kubernetes", *STAND_INS])
+def test_every_right_that_comes_with_a_scheduler_was_used(made: Plane, gang: str) -> None:
+    def granted(wish: str) -> set[audit.Grant]:
+        return {right for body in rights_with(made, wish) if "rules" in body
+                for right in audit.grants(body)}  # fmt: skip
+
+    more = granted(gang) - granted("none")
+    assert more, "each scheduler's objects need rights of their own"
+    idle = audit.idle(audit.read(Path(made.audit)), more)
+    # Asked for by admission (OwnerReferencesPermissionEnforcement) when an object is handed over.
+    assert {grant.verb for grant in idle} <= {"delete"}, idle

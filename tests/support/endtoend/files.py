@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DATASETS", "HOARDING", "LOADING", "POISONING", "RAISING"]
+__all__ = ["CRAMMING", "DATASETS", "HOARDING", "LOADING", "POISONING", "RAISING"]
 
 DATASETS = '''
 """Write a small dataset, one with a token that the model does not have, and one that is damaged."""
@@ -41,6 +41,21 @@ import torch
 torch.moreh.option.enable_advanced_parallelization()
 raise RuntimeError("the script's own complaint")
 """
+
+CRAMMING = """
+import json
+import os
+import sys
+
+import torch
+
+torch.moreh.option.enable_advanced_parallelization()
+with open(os.environ["QWENFT_PLAN"]) as file:
+    needed = json.load(file)["predicted"]["memory_gib"]
+if needed > float(sys.argv[1]):
+    raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {needed} GiB.")
+"""
+"""Plays a device that holds so many GiB: raises torch's own error where the plan expects more."""
 
 HOARDING = """
 import sys
