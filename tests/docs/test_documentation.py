@@ -150,6 +150,18 @@ def test_every_link_leads_somewhere(text: Path) -> None:
         assert (text.parent / target).exists(), f"{text.name}: {target}"
 
 
+def test_every_issue_that_a_question_comes_from_has_its_address() -> None:
+    text = (DOCS / "faq.md").read_text("utf-8")
+    named = set(re.findall(r"\[([\w./-]+#\d+)\](?!:)", text))
+    addresses = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, flags=re.MULTILINE))
+    assert len(named) > 30
+    assert named == set(addresses)
+    for name, address in addresses.items():
+        repository, _, number = name.partition("#")
+        pattern = rf"https://github\.com/{re.escape(repository)}/(issues|pull)/{number}"
+        assert re.fullmatch(pattern, address), name
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS / "mkdocs.yml").read_text("utf-8")
     for text in DOCS.rglob("*.md"):
