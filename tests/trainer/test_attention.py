@@ -14,7 +14,7 @@ from torch.nn import functional
 from qwenft_trainer import attention
 from qwenft_trainer.attention import LEAST_BOUNDS, attend, bounds_of, dense_mask, mask_of
 from qwenft_trainer.packing import packed
-from qwenft_trainer.recompute import SAVED_OPERATIONS
+from qwenft_trainer.recompute import saved_operations
 
 pytestmark = pytest.mark.torch
 
@@ -134,7 +134,7 @@ def test_without_a_mask_attention_is_causal_over_the_whole_row() -> None:
 
 
 def test_selective_checkpointing_keeps_what_every_kernel_of_attention_puts_out() -> None:
-    names = {str(operation) for operation in SAVED_OPERATIONS}
+    names = {str(operation) for operation in saved_operations()}
     assert {
         "aten._scaled_dot_product_cudnn_attention.default",
         "aten._scaled_dot_product_flash_attention.default",
