@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import varlen
 
-from qwenft_trainer import attention
 from qwenft_trainer.attention import LEAST_BOUNDS, attend, bounds_of, dense_mask, mask_of
 from qwenft_trainer.packing import packed
 from qwenft_trainer.recompute import saved_operations
@@ -111,7 +111,7 @@ def test_without_a_gpu_layers_get_a_mask(dtype: torch.dtype) -> None:
 def test_attention_within_bounds_is_attention_under_the_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "varlen_attn", per_sample)
+    monkeypatch.setattr(varlen, "varlen_attn", per_sample)
     inputs = drawn(2, 6)
     bounds = bounds_of(SEGMENTS)
     assert bounds is not None
