@@ -62,7 +62,7 @@ def test_a_resume_while_pods_end_and_after(seconds: int) -> None:
     world.settle()
     for _ in range(seconds):
         world.tick()
-    assert bool(world.of_kind("Pod")) == (seconds < 4)
+    assert bool(world.of_kind("Pod")) == (seconds < 3)
     resume(world)
     check_goes_on(world)
     assert {event["type"] for event in world.events} == {"Normal"}

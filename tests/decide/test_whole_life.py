@@ -125,6 +125,19 @@ def test_suspend_ends_the_pods_and_resume_starts_another_attempt() -> None:
     assert "failures" not in status
 
 
+def test_a_suspended_attempt_is_deleted_at_the_very_next_look() -> None:
+    world = World()
+    world.submit()
+    world.program(succeed_after(30))
+    for _ in range(6):
+        world.tick()
+    world.edit(runPolicy={"suspend": True})
+    assert world.reconcile() == 0.0, "its number is written, and nothing is waited for"
+    assert len(world.of_kind("Job")) == 1
+    world.reconcile()
+    assert world.of_kind("Job") == []
+
+
 def test_a_run_may_be_created_suspended() -> None:
     world = World()
     world.submit(runPolicy={"suspend": True})

@@ -133,12 +133,11 @@ def _suspended(situation: Situation) -> Decision | None:
     )
     # The number is what tells a suspended attempt from a lost one: it is written first.
     history = situation.history
-    known = history.phase == names.SUSPENDED and history.suspended_attempt == attempt
-    deletions = situation.job_deletions() + situation.lost_pods() if known else ()
+    if history.phase != names.SUSPENDED or history.suspended_attempt != attempt:
+        return situation.decision(report, requeue_after=0.0)
+    deletions = situation.job_deletions() + situation.lost_pods()
     return situation.decision(
-        report,
-        delete=deletions,
-        requeue_after=_CLEARING_POLL if running else (None if known else 0.0),
+        report, delete=deletions, requeue_after=_CLEARING_POLL if running else None
     )
 
 
