@@ -21,13 +21,13 @@ help: ## This list
 .PHONY: env env-unit lock
 env: ## .venv with everything, from pinned files with hashes
 	@bash requirements/install.sh dev
-env-unit: ## .venv without torch: enough for lint and the fast tests
+env-unit: ## .venv without torch: enough for the fast tests
 	@bash requirements/install.sh unit
 lock: ## Renew the pinned files from pyproject.toml
 	@bash requirements/lock.sh
 
 .PHONY: lint
-lint: env-unit ## ruff, mypy strict, import contracts
+lint: env ## ruff, mypy strict, import contracts
 	@.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check --quiet .
 	.venv/bin/mypy
