@@ -70,7 +70,8 @@ def test_an_image_that_is_not_there_ends_the_run_and_is_named(bench: Bench) -> N
 
 def test_a_volume_that_is_not_there_is_waited_for_a_minute_by_name(bench: Bench) -> None:
     claim = {"persistentVolumeClaim": {"claimName": "absent"}}
-    name = bench.submit(tiny("no-volume", resources=ALONE, dataset={"volume": claim}))
+    dataset = {"path": "/elsewhere/tiny.pt", "volume": claim}
+    name = bench.submit(tiny("no-volume", resources=ALONE, dataset=dataset))
     waiting = bench.wait(name, in_phase("Pending"), 30)["status"]
     assert "absent" in waiting["message"]
     status = bench.wait(name, finished, 180)["status"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from endtoend import files
-from endtoend.bench import Bench, finished, in_phase
+from endtoend.bench import Bench, finished
 from endtoend.recovering import SECONDS, STEPS, finish, losses_by_step, recovering, start
 from endtoend.runs import Body, tiny
 
@@ -28,15 +28,16 @@ def poison(bench: Bench, name: str) -> int:
 def suspend_and_poison(bench: Bench, name: str) -> int:
     """Stop a run, damage what it saved last, and set it going again."""
     bench.access.suspend(name, suspended=True)
-    bench.wait(name, in_phase("Suspended"), 120)
-    bench.until(lambda: not pods(bench, name), 90, "the end of the pods")
+    bench.wait(name, is_suspended, 200)
     step = poison(bench, name)
     bench.access.suspend(name, suspended=False)
     return step
 
 
-def pods(bench: Bench, name: str) -> tuple[str, ...]:
-    return tuple(child for child in bench.children(name) if child.startswith("pod/"))
+def is_suspended(body: Body) -> bool:
+    """Whether the pods are gone, too, those aside that failed and are kept."""
+    conditions = (body.get("status") or {}).get("conditions", ())
+    return ("Suspended", "True") in {(one["type"], one["status"]) for one in conditions}
 
 
 def checkpoint(body: Body) -> int:
