@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.full]
 TEAM = "team"
 GATES = "--feature-gates=GenericWorkload=true"
 WORKLOADS = "workloads.v1alpha1.scheduling.k8s.io"
+LATER = ("scheduling.k8s.io", "podgroups")
 QUANTITIES = {
     "type": "object",
     "additionalProperties": {
@@ -214,5 +215,7 @@ def test_every_right_that_comes_with_a_scheduler_was_used(made: Plane, gang: str
     more = granted(gang) - granted("none")
     assert more, "each scheduler's objects need rights of their own"
     idle = audit.idle(audit.read(Path(made.audit)), more)
+    # This apiserver has no PodGroup of its own yet: Kubernetes 1.36 brings it.
+    idle = {grant for grant in idle if (grant.group, grant.resource) != LATER}
     # Asked for by admission (OwnerReferencesPermissionEnforcement) when an object is handed over.
     assert {grant.verb for grant in idle} <= {"delete"}, idle
