@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from charted import Objects, named, of_kind, pod_spec
 from demo import platforms
 from embedded.stages import StageError, run
 from qwenft_operator.advice import PLANNER, Advice
@@ -21,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "qwenft"
 VERSION = "1.35.0"
 
-Objects = list[dict[str, Any]]
 Template = Callable[..., Objects]
 
 
@@ -42,21 +42,6 @@ def template(platform: platforms.Platform) -> Template:
         return [item for item in yaml.safe_load_all(text) if item]
 
     return call
-
-
-def of_kind(objects: Objects, kind: str) -> Objects:
-    return [item for item in objects if item["kind"] == kind]
-
-
-def named(objects: Objects, kind: str, name: str) -> dict[str, Any]:
-    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
-    return found
-
-
-def pod_spec(objects: Objects) -> dict[str, Any]:
-    (deployment,) = of_kind(objects, "Deployment")
-    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
-    return spec
 
 
 def rules_of(objects: Objects, name: str) -> set[tuple[str, str, str]]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import yaml
 
 from bare.plane import ROOT
+from charted import Objects, named, of_kind, pod_spec
 from embedded import binaries, layout, versions
 from embedded.stages import StageError, direct_environment, run
 
 pytestmark = pytest.mark.cluster
 
-Objects = list[dict[str, Any]]
 Template = Callable[..., Objects]
 
 
@@ -34,21 +33,6 @@ def template() -> Template:
         return [item for item in yaml.safe_load_all(text) if item]
 
     return call
-
-
-def of_kind(objects: Objects, kind: str) -> Objects:
-    return [item for item in objects if item["kind"] == kind]
-
-
-def named(objects: Objects, kind: str, name: str) -> dict[str, Any]:
-    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
-    return found
-
-
-def pod_spec(objects: Objects) -> dict[str, Any]:
-    (deployment,) = of_kind(objects, "Deployment")
-    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
-    return spec
 
 
 def test_cert_manager_makes_the_certificate_where_it_is_asked_to(template: Template) -> None:

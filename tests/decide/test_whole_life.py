@@ -105,12 +105,18 @@ def test_progress_is_written_at_most_every_three_seconds() -> None:
     assert world.status()["progress"]["step"] >= 28
 
 
-def test_suspend_ends_the_pods_and_resume_starts_another_attempt() -> None:
+def under_way() -> World:
+    """Return a world whose run has pods, and time left to be disturbed."""
     world = World()
     world.submit()
     world.program(succeed_after(30))
     for _ in range(6):
         world.tick()
+    return world
+
+
+def test_suspend_ends_the_pods_and_resume_starts_another_attempt() -> None:
+    world = under_way()
     world.edit(runPolicy={"suspend": True})
     world.settle()
     assert world.status()["phase"] == "Suspended"
@@ -126,11 +132,7 @@ def test_suspend_ends_the_pods_and_resume_starts_another_attempt() -> None:
 
 
 def test_a_suspended_attempt_is_deleted_at_the_very_next_look() -> None:
-    world = World()
-    world.submit()
-    world.program(succeed_after(30))
-    for _ in range(6):
-        world.tick()
+    world = under_way()
     world.edit(runPolicy={"suspend": True})
     assert world.reconcile() == 0.0, "its number is written, and nothing is waited for"
     assert len(world.of_kind("Job")) == 1

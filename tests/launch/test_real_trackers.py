@@ -5,20 +5,19 @@ They are installed once, pinned, into the cache; torch and the rest come from th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import subprocess
 import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
 
+import pinned
+
 pytestmark = [pytest.mark.torch, pytest.mark.full, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-PINNED = ROOT / "requirements/trackers.txt"
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -58,15 +57,7 @@ while at + 7 <= len(data):
 
 @pytest.fixture(name="python", scope="module")
 def environment() -> Path:
-    cache = Path(os.environ.get("QWENFT_CACHE", Path.home() / ".cache/qwenft"))
-    tools = cache / f"trackers-{hashlib.sha256(PINNED.read_bytes()).hexdigest()[:16]}"
-    python = tools / "bin/python"
-    if not (tools / "READY").exists():
-        venv.create(tools, with_pip=True, clear=True)
-        words = ("-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(PINNED))
-        subprocess.run([python, *words], check=True, timeout=600)
-        (tools / "READY").touch()
-    return python
+    return pinned.environment("trackers")
 
 
 @pytest.fixture(name="logs", scope="module")

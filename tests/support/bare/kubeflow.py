@@ -7,8 +7,6 @@ does not ask its webhook about the jobs, which saves it a call a job.
 from __future__ import annotations
 
 import base64
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +48,10 @@ def start_training_operator(plane: Plane) -> processes.Process:
         certificates, binaries.home(plane.layout, product) / product.programs[0],
         f"--kubeconfig={plane.kubeconfig('admin')}", "--enable-scheme=pytorchjob",
         "--metrics-bind-address=0", f"--webhook-server-port={plane.ports['webhook']}",
-        f"--health-probe-bind-address=127.0.0.1:{plane.ports['kueue']}",
+        f"--health-probe-bind-address=127.0.0.1:{plane.ports['guest']}",
     )  # fmt: skip
     log = plane.folder / "kubeflow.log"
-    wait_until(lambda: _is_ready(plane), seconds=120, what="the Training Operator", log=log)
+    wait_until(plane.guest_is_ready, seconds=120, what="the Training Operator", log=log)
     return started
 
 
@@ -114,12 +112,3 @@ def _is_served(plane: Plane) -> bool:
     except StageError:
         return False
     return True
-
-
-def _is_ready(plane: Plane) -> bool:
-    try:
-        url = f"http://127.0.0.1:{plane.ports['kueue']}/readyz"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
-        return False

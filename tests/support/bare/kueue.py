@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +56,7 @@ def start_kueue(plane: Plane) -> None:
         f"--kubeconfig={plane.kubeconfig('admin')}", "--feature-gates=VisibilityOnDemand=false",
     )  # fmt: skip
     log = plane.folder / "kueue.log"
-    wait_until(lambda: _is_ready(plane), seconds=120, what="Kueue's readiness", log=log)
+    wait_until(plane.guest_is_ready, seconds=120, what="Kueue's readiness", log=log)
     for body in _webhooks(plane, module, certificates / "ca.crt"):
         plane.kubectl("create", "-f", "-", stdin=body)
 
@@ -75,7 +73,7 @@ def _configuration(plane: Plane, certificates: Path) -> dict[str, Any]:
     return {
         "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "kind": "Configuration",
-        "health": {"healthProbeBindAddress": f"127.0.0.1:{plane.ports['kueue']}"},
+        "health": {"healthProbeBindAddress": f"127.0.0.1:{plane.ports['guest']}"},
         "metrics": {"bindAddress": "0"},
         "webhook": {
             "host": "127.0.0.1", "port": plane.ports["webhook"], "certDir": str(certificates),
@@ -103,12 +101,3 @@ def _webhooks(plane: Plane, module: Path, authority: Path) -> list[dict[str, Any
 
 def _is_ours(hook: dict[str, Any]) -> bool:
     return all(set(rule["apiGroups"]) <= _GROUPS for rule in hook["rules"])
-
-
-def _is_ready(plane: Plane) -> bool:
-    try:
-        url = f"http://127.0.0.1:{plane.ports['kueue']}/readyz"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
-        return False

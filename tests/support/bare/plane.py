@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,15 @@ class Plane:
         command = [self.program("kubectl"), f"--kubeconfig={self.kubeconfig('admin')}", *words]
         text = None if stdin is None else json.dumps(stdin)
         return run(command, environment=direct_environment(), stdin=text)
+
+    def guest_is_ready(self) -> bool:
+        """Whether a controller that is not ours answers, on the port that is kept for its probe."""
+        try:
+            url = f"http://127.0.0.1:{self.ports['guest']}/readyz"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def namespace(self, name: str) -> None:
         """Make a namespace with a claim ``data`` that is bound."""
@@ -160,7 +170,7 @@ def plane(
 
 def _ports() -> dict[str, int]:
     parts = ("etcd", "peer", "apiserver", "controllers", "scheduler", "kwok", "probe", "progress",
-             "metrics", "kueue", "webhook")  # fmt: skip
+             "metrics", "guest", "webhook")  # fmt: skip
     return dict(zip(parts, free_ports(len(parts)), strict=True))
 
 

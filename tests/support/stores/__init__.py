@@ -6,23 +6,19 @@ and with it the Kubernetes client. Installed once, pinned, into the cache.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import socket
 import subprocess
-import venv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+import pinned
 from embedded.stages import wait_until
 
 __all__ = ["S3", "serve_s3"]
 
-ROOT = Path(__file__).parents[3]
-PINNED = ROOT / "requirements/stores.txt"
 HOST = "127.0.0.1"
 
 
@@ -65,7 +61,7 @@ def serve_s3() -> Iterator[S3]:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         found = S3(port=taken.getsockname()[1])
-    words = [_python(), "-m", "moto.server", "-H", HOST, "-p", str(found.port)]
+    words = [pinned.environment("stores"), "-m", "moto.server", "-H", HOST, "-p", str(found.port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AWS_"))}
     with subprocess.Popen(words, env=environ, **quiet) as server:  # type: ignore[call-overload]
@@ -81,15 +77,3 @@ def _answers(server: S3) -> bool:
         return server.asks("GET", "/moto-api/")[0] < 500
     except OSError:
         return False
-
-
-def _python() -> Path:
-    cache = Path(os.environ.get("QWENFT_CACHE", Path.home() / ".cache/qwenft"))
-    tools = cache / f"stores-{hashlib.sha256(PINNED.read_bytes()).hexdigest()[:16]}"
-    python = tools / "bin/python"
-    if not (tools / "READY").exists():
-        venv.create(tools, with_pip=True, clear=True)
-        words = ("-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(PINNED))
-        subprocess.run([python, *words], check=True, timeout=600)
-        (tools / "READY").touch()
-    return python
