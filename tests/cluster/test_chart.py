@@ -191,11 +191,15 @@ def test_an_operator_that_must_not_learn_may_only_read(template: Template) -> No
 def test_patience_growth_and_a_collector_reach_the_operator(template: Template) -> None:
     flags = ("--set", "scheduling.patienceSeconds=30", "--set", "scheduling.growthSeconds=0",
              "--set", "scheduling.growthAgeSeconds=10",
+             "--set", "patience.stepSeconds=1,patience.firstStepSeconds=2",
+             "--set", "patience.nodeSeconds=3,patience.imageSeconds=4",
              "--set", "traces.endpoint=http://collector:4318,traces.sampleRatio=0.25")  # fmt: skip
     objects = template(*flags)
     environment = {e["name"]: e.get("value") for e in pod_spec(objects)["containers"][0]["env"]}
     names = ("QWENFT_PATIENCE", "QWENFT_GROWTH", "QWENFT_GROWTH_AGE", "OTEL_TRACES_SAMPLER_ARG")
     assert [environment[name] for name in names] == ["30", "0", "10", "0.25"]
+    waits = [environment[f"QWENFT_{of}_PATIENCE"] for of in ("STEP", "FIRST_STEP", "NODE", "IMAGE")]
+    assert waits == ["1", "2", "3", "4"]
     assert "OTEL_" not in json.dumps(template())
 
 

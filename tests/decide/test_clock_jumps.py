@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qwenft_operator.reconcile import Reconciler
@@ -10,7 +12,8 @@ from simulated.controllers import Ending, Program, fails, succeed_after
 
 DAY = 86_400.0
 JUMPS = (-400 * DAY, -DAY, -3600.0, 600.0, 3000.0)
-"""Seconds. A clock that is an hour ahead takes a run for hung that has just begun."""
+FAR_AHEAD = (3600.0, 5 * 3600.0, DAY, 400 * DAY)
+"""Seconds. Deadlines are over then, and failures long past; a run that gets on gets on."""
 
 
 class Astray(World):
@@ -19,6 +22,8 @@ class Astray(World):
     def __init__(self) -> None:
         self.ahead = 0.0
         super().__init__()
+        self.settings = replace(self.settings, progress_url="https://operator")
+        self.reconciler = self.new_process()
 
     def new_process(self) -> Reconciler:
         reconciler = super().new_process()
@@ -48,7 +53,7 @@ def preempted_twice(attempt: int, rank: int, age: float) -> Ending | None:
 
 
 @pytest.mark.parametrize("moment", [0, 1, 3, 8, 14, 20])
-@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("jump", JUMPS + FAR_AHEAD)
 def test_a_run_ends_as_it_would_by_the_right_clock(jump: float, moment: int) -> None:
     right = life(preempted_twice, moment, 0.0).status()
     wrong = life(preempted_twice, moment, jump).status()

@@ -85,25 +85,6 @@ def test_a_node_that_fails_repeatedly_is_avoided_where_another_is_free() -> None
     assert any("Avoids node-2" in event["message"] for event in world.events)
 
 
-def test_a_run_without_progress_is_restarted() -> None:
-    world = World()
-    world.submit()
-    stuck = succeed_after(50_000)
-    world.program(
-        lambda attempt, rank, age: (stuck if attempt == 1 else succeed_after(9))(attempt, rank, age)
-    )
-    for _ in range(5):
-        world.tick()
-    world.report(11)
-    world.tick()
-    world.now += 905
-    world.settle()
-    status = world.status()
-    assert (status["phase"], status["failure"]["reason"]) == ("Restarting", "Hung")
-    assert "no progress since step 11" in status["failure"]["message"]
-    assert world.live_until("Succeeded", "Failed")["attempt"] == 2
-
-
 def test_failures_long_ago_are_forgiven() -> None:
     world = World()
     world.submit(runPolicy={"backoffLimit": 1})

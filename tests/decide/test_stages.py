@@ -334,17 +334,19 @@ def test_objects_of_an_earlier_run_of_the_name_are_waited_out(status: dict[str, 
 def test_pods_are_not_given_up_for_a_queue_that_has_stopped_their_job(
     *, suspended: bool, given_up: bool
 ) -> None:
-    waits = {"phase": "Pending", "unscheduled": "0/2 nodes", "created_at": NOW - 400, "node": ""}
+    waits = {"phase": "Pending", "unscheduled": "0/2 nodes", "node": ""}
     pods = (pod(0, **waits), pod(1, **waits))
-    found = decide(situation(status_of("Queued"), jobs=(job(suspended=suspended),), pods=pods))
+    asked = situation(status_of("Queued"), jobs=(job(suspended=suspended),), pods=pods)
+    found = decide(replace(asked, still_for=400.0))
     assert bool((found.status or {}).get("failures")) is given_up
 
 
 @pytest.mark.parametrize(("age", "given_up"), [(119.0, False), (121.0, True)])
 def test_an_image_has_two_minutes_to_come(age: float, *, given_up: bool) -> None:
     """A registry that is away for a moment ends no attempt."""
-    late = pod(0, phase="Pending", waiting="ErrImagePull: timeout", created_at=NOW - age)
-    found = decide(situation(status_of("Starting"), jobs=(job(),), pods=(late, pod(1))))
+    late = pod(0, phase="Pending", waiting="ErrImagePull: timeout")
+    asked = situation(status_of("Starting"), jobs=(job(),), pods=(late, pod(1)))
+    found = decide(replace(asked, still_for=age))
     assert found.status is not None
     assert ("failures" in found.status) is given_up
 

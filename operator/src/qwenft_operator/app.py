@@ -72,6 +72,11 @@ class Options:
     """Seconds between two questions of a run whether more nodes would pay; 0: none."""
     growth_age: float = 60.0
     """Seconds for which an attempt must have run before the first growth."""
+    step_patience: float = 900.0
+    first_step_patience: float = 3600.0
+    node_patience: float = 300.0
+    image_patience: float = 120.0
+    """Seconds after which an attempt is given up that gets no step, no node, no container."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
@@ -94,6 +99,10 @@ class Options:
             patience=float(environ.get("QWENFT_PATIENCE", "") or 600),
             growth=float(environ.get("QWENFT_GROWTH", "") or 60),
             growth_age=float(environ.get("QWENFT_GROWTH_AGE", "") or 60),
+            step_patience=float(environ.get("QWENFT_STEP_PATIENCE", "") or 900),
+            first_step_patience=float(environ.get("QWENFT_FIRST_STEP_PATIENCE", "") or 3600),
+            node_patience=float(environ.get("QWENFT_NODE_PATIENCE", "") or 300),
+            image_patience=float(environ.get("QWENFT_IMAGE_PATIENCE", "") or 120),
         )
 
     @property
@@ -115,6 +124,10 @@ class Options:
             patience_seconds=self.patience,
             growth_seconds=self.growth,
             growth_age_seconds=self.growth_age,
+            step_patience=self.step_patience,
+            first_step_patience=self.first_step_patience,
+            node_patience=self.node_patience,
+            image_patience=self.image_patience,
         )
 
 

@@ -6,21 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qwenft_operator import names, reshape
+from qwenft_operator import names, reshape, standstill
 from qwenft_operator.clock import format_time
 from qwenft_operator.decision import Decision, Deletion, Notice
 from qwenft_operator.doing import doing
 from qwenft_operator.failure import Failure, cause_of, telling
 from qwenft_operator.history import KEPT_FAILURES
 from qwenft_operator.observe import JobView, PodView
-from qwenft_operator.policies import (
-    Circumstances,
-    Verdict,
-    disruption,
-    image,
-    judge,
-    unschedulable,
-)
+from qwenft_operator.policies import Circumstances, Verdict, judge
 from qwenft_operator.situation import Situation, hurried
 from qwenft_operator.status import Report, progress_blocks, result_block, workers_block
 
@@ -28,25 +21,10 @@ __all__ = ["judge_attempt"]
 
 REPORT_INTERVAL = 3.0
 """Seconds between two status writes that tell of nothing but progress."""
-STANDSTILL = 10.0
-"""Seconds without a report after which a lost node is believed to have stopped the run.
-
-Two reports are missing by then. A kubelet that died leaves its containers running, and reporting.
-"""
-CREATION_GRACE = 120.0
-"""Seconds that an image or a container's configuration has to become available."""
-SCHEDULING_GRACE = 300.0
-"""Seconds after which a gang that is not whole gives its nodes back."""
-HANG_LEAST = 900.0
-"""Seconds without progress after which a run counts as hung, five of its steps if that is more."""
-HANG_BEFORE_FIRST = 3600.0
-"""The same before the first report: a large model takes its time to load."""
-_HANG_STEPS = 5
 FORGIVING_AGE = 3600.0
 """Seconds after which an attempt that trained proves that earlier failures are history."""
 _TAKES_TIME = (0, 64, 69)
 """Exit codes after which the peers may still be saving, or the cause is still to be seen."""
-_POLL, _SOON = 5.0, 0.5
 _GIB = 2**30
 
 
@@ -81,12 +59,7 @@ def _failure(situation: Situation, job: JobView | None) -> Failure | None:
         )
     if job.failed:
         return _cause(situation, job)
-    pods = situation.observed.pods_of(job.attempt)
-    return (
-        _lost(situation, job, pods)
-        or _never_started(situation, job, pods)
-        or _hung(situation, job, pods)
-    )
+    return standstill.given_up(situation, job)
 
 
 def _cause(situation: Situation, job: JobView) -> Failure:
@@ -97,70 +70,6 @@ def _cause(situation: Situation, job: JobView) -> Failure:
     return replace(suspect, time=situation.now)
 
 
-def _lost(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
-    """Tell whether a node was lost: its pod never ends and keeps the Job from failing."""
-    lost = next((pod for pod in pods if pod.node_lost and not pod.over), None)
-    if lost is None or not (lost.deleting or job.failing or _stands_still(situation, job)):
-        return None
-    message = f"node {lost.node} is not ready or gone, and the run stands still"
-    return Failure(
-        attempt=job.attempt,
-        reason=disruption.NODE_LOST,
-        message=message,
-        pod=lost.name,
-        node=lost.node,
-        time=situation.now,
-    )
-
-
-def _stands_still(situation: Situation, job: JobView) -> bool:
-    return situation.now - _last_sign(situation, job) > STANDSTILL
-
-
-def _never_started(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
-    for pod in pods:
-        age = situation.now - (pod.created_at or situation.now)
-        hopeless = pod.waiting.startswith("InvalidImageName")
-        if pod.waiting and (hopeless or age > CREATION_GRACE):
-            return _blocked(pod, image.REASON, pod.waiting, situation.now)
-        if pod.unscheduled and age > SCHEDULING_GRACE and not job.suspended:
-            return _blocked(pod, unschedulable.REASON, pod.unscheduled, situation.now)
-    return None
-
-
-def _hung(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Failure | None:
-    """Tell whether all pods run and nothing comes of it."""
-    if not pods or not all(pod.phase == "Running" for pod in pods):
-        return None
-    history = situation.history
-    trained = _has_trained(situation)
-    limit = HANG_BEFORE_FIRST
-    if trained:
-        limit = max(HANG_LEAST, _HANG_STEPS * (history.seconds_per_step or 0.0))
-    silence = situation.now - _last_sign(situation, job)
-    if silence <= limit:
-        return None
-    since = f"since step {history.step}" if trained else "since its start"
-    message = f"no progress {since}, for {silence:.0f} s (limit {limit:.0f} s)"
-    return Failure(attempt=job.attempt, reason=disruption.HUNG, message=message, time=situation.now)
-
-
-def _last_sign(situation: Situation, job: JobView) -> float:
-    """Return when the attempt last gave a sign of life, seconds since the epoch."""
-    progress = situation.observed.progress
-    if progress is not None and progress.step != situation.history.step:
-        return situation.now
-    # A Job that a queue has admitted again starts anew, whatever was reported before.
-    times = (situation.history.reported_at, job.created_at, job.started_at)
-    return max((time for time in times if time is not None), default=0.0)
-
-
-def _blocked(pod: PodView, reason: str, message: str, now: float) -> Failure:
-    return Failure(
-        attempt=pod.attempt, reason=reason, message=message, pod=pod.name, node=pod.node, time=now
-    )
-
-
 def _record(situation: Situation, failure: Failure) -> Decision:
     """Write the failure down, and with it the verdict; the next look acts on it."""
     history = situation.history
@@ -168,7 +77,7 @@ def _record(situation: Situation, failure: Failure) -> Decision:
     verdict = judge(
         Circumstances(
             failure=failure,
-            trained=_has_trained(situation),
+            trained=situation.has_trained,
             plan=situation.observed.plans.get(history.plan),
             checkpoint_step=_newest_checkpoint(situation),
             went_back=history.went_back,
@@ -227,16 +136,9 @@ def _newest_checkpoint(situation: Situation) -> int | None:
 
 def _has_proven_itself(situation: Situation) -> bool:
     job = situation.observed.job_of(situation.attempt)
-    if job is None or job.created_at is None or not _has_trained(situation):
+    if job is None or job.created_at is None or not situation.has_trained:
         return False
     return situation.now - job.created_at >= FORGIVING_AGE
-
-
-def _has_trained(situation: Situation) -> bool:
-    progress = situation.observed.progress
-    if progress is not None and progress.attempt == situation.attempt and progress.step > 0:
-        return True
-    return situation.history.trained_attempt == situation.attempt
 
 
 def _succeeded(situation: Situation, job: JobView) -> Decision:
@@ -328,21 +230,12 @@ def _running(situation: Situation, job: JobView) -> Decision:
     phase, reason, message = doing(situation, job, pods)
     report = Report(phase=phase, reason=reason, message=message, changes=changes)
     deletions = _hurried(job, pods) + situation.outdated_jobs()
-    waits = (wait, _watch(situation, job, pods), reshape.next_look(situation, job, pods))
+    waits = (wait, standstill.next_look(situation, job), reshape.next_look(situation, job, pods))
     return situation.decision(
         report,
         delete=deletions,
         requeue_after=min((each for each in waits if each is not None), default=None),
     )
-
-
-def _watch(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> float | None:
-    """Return the seconds after which pods are looked at again that are not all well."""
-    if any(pod.node_lost for pod in pods):
-        left = _last_sign(situation, job) + STANDSTILL - situation.now
-        return min(_POLL, max(_SOON, left + _SOON))
-    troubled = any(pod.waiting or pod.unscheduled for pod in pods)
-    return _POLL if troubled or len(pods) < job.pods else None
 
 
 def _fresh_progress(situation: Situation, job: JobView) -> tuple[dict[str, Any], float | None]:

@@ -159,12 +159,16 @@ def _clearing(situation: Situation) -> Decision | None:
 
 
 def _resting(situation: Situation) -> Decision | None:
-    """Wait before a second and later counted restart, ever longer: 10 s, 20 s … 5 min."""
+    """Wait before a second and later counted restart, ever longer: 10 s, 20 s … 5 min.
+
+    So too after a gang gave its nodes back: of two that held half each, one is then whole, and a
+    cluster that offers what its scheduler refuses is not asked again and again.
+    """
     failure = situation.history.failure_of(situation.attempt)
-    retries = situation.history.retries
-    if failure is None or retries <= 1:
+    turns = max(situation.history.retries - 1, situation.history.released)
+    if failure is None or turns < 1:
         return None
-    rest = min(_RESTART_MOST, _RESTART_BASE * 2.0 ** (retries - 2))
+    rest = min(_RESTART_MOST, _RESTART_BASE * 2.0 ** (turns - 1))
     left = failure.time + rest - situation.now
     if not 0 < left <= rest:  # a failure of the future: the clock was set back
         return None

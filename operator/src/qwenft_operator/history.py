@@ -14,6 +14,7 @@ from typing import Any
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
 from qwenft_operator.failure import Failure
+from qwenft_operator.policies import unschedulable
 
 __all__ = ["KEPT_FAILURES", "History"]
 
@@ -52,6 +53,8 @@ class History:
     reported_at: float | None = None
     """When the newest report came."""
     step: int | None = None
+    is_at_its_end: bool = False
+    """Whether the newest report was that of the last step."""
     seconds_per_step: float | None = None
     """Pace of the newest report, by its own estimate of what remains."""
     memory_budget: float | None = None
@@ -89,6 +92,7 @@ class History:
             trained_attempt=progress.get("attempt", 0) if progress.get("step") else 0,
             reported_at=parse_time(progress.get("lastUpdatedTime")),
             step=progress.get("step"),
+            is_at_its_end=0 < progress.get("totalSteps", 0) <= (progress.get("step") or 0),
             seconds_per_step=_pace(progress),
             memory_budget=status.get("memoryBudgetGiB"),
             checkpoint_step=(status.get("checkpoint") or {}).get("step"),
@@ -106,6 +110,12 @@ class History:
     def failure_of(self, attempt: int) -> Failure | None:
         """Return the recorded failure of an attempt."""
         return next((item for item in self.failures if item.attempt == attempt), None)
+
+    @property
+    def released(self) -> int:
+        """How many of the newest attempts in a row gave their nodes back, of those remembered."""
+        placed = (item.reason != unschedulable.REASON for item in reversed(self.failures))
+        return next((n for n, found in enumerate(placed) if found), len(self.failures))
 
     def failed_nodes(self) -> tuple[str, ...]:
         """Return the nodes on which attempts failed again and again, by no fault of the run."""

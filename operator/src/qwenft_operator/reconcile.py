@@ -35,6 +35,7 @@ from qwenft_operator.status import Report
 from qwenft_operator.surroundings import creation_trouble, list_children, lost_nodes, obstacles
 from qwenft_operator.traces import SILENT, Traces
 from qwenft_operator.view import Place
+from qwenft_operator.vigil import Vigil
 
 __all__ = ["Key", "Reconciler", "Witness"]
 
@@ -93,6 +94,7 @@ class Reconciler:
         self._outlook = Outlook(cluster, scope, lasts=shared_for)
         self._discovery = Discovery(cluster, self._settings.gang)
         self._clock = clock
+        self._vigil = Vigil()
         self._planning = asyncio.Lock()
         self._waiting: dict[Key, Place] = {}
         self._gave_way: dict[Key, float] = {}
@@ -105,6 +107,10 @@ class Reconciler:
     def traced_by(self, traces: Traces) -> None:
         """Make a span of each look from now on, and one of each plan."""
         self._traces = traces
+
+    def watched_by(self, vigil: Vigil) -> None:
+        """Measure the patience with runs that stand still by another watch from now on."""
+        self._vigil = vigil
 
     @property
     def waiting(self) -> tuple[Key, ...]:
@@ -131,13 +137,18 @@ class Reconciler:
             self._wait_no_more(key)
             self._looked.pop(key, None)
             self._left.pop(key, None)
+            self._vigil.forget(key)
             if self._witness is not None:
                 self._witness.gone(key.namespace, key.name)
             return None
         if self._witness is not None:
             self._witness.seen(body)
         situation = await self._situation(body)
-        situation = replace(situation, looked_ago=self._looked_ago(key, situation))
+        situation = replace(
+            situation,
+            looked_ago=self._looked_ago(key, situation),
+            still_for=self._vigil.still_for(key, situation),
+        )
         if await self._learnt(body, situation):
             return 0.0
         decision = decide(situation)

@@ -73,6 +73,14 @@ class Settings:
     """How often a run that trains asks whether more nodes would pay; 0: never."""
     growth_age_seconds: float = 60.0
     """How long an attempt must have run before it is ended for more nodes the first time."""
+    step_patience: float = 900.0
+    """Seconds without a new step after which a run counts as hung, at least."""
+    first_step_patience: float = 3600.0
+    """The same before the first step and after the last: large models are read and written."""
+    node_patience: float = 300.0
+    """Seconds after which a gang of which a pod finds no node gives its nodes back."""
+    image_patience: float = 120.0
+    """Seconds that an image or a container's configuration has to become available."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,6 +43,8 @@ class Situation:
     """Seconds for which the run has let others go first that could have started."""
     looked_ago: float = 0.0
     """Seconds since the capacity was last looked at for the sake of an attempt that runs."""
+    still_for: float = 0.0
+    """Seconds for which this process has seen nothing of the newest attempt change."""
     advice: Advice = NO_ADVICE
     """Prices, networks and lessons; known together with the capacity."""
     gang: GangApi | None = None
@@ -75,6 +77,14 @@ class Situation:
     def attempt(self) -> int:
         """The newest attempt, 0 before the first: remembered, or seen if the write was lost."""
         return max(self.history.attempt, self.observed.latest)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether the newest attempt has trained a step, by a report written down or not."""
+        progress = self.observed.progress
+        if progress is not None and progress.attempt == self.attempt and progress.step > 0:
+            return True
+        return self.history.trained_attempt == self.attempt
 
     def running_pods(self) -> tuple[PodView, ...]:
         """Return the pods, of any attempt, that may still run."""

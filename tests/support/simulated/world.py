@@ -15,6 +15,7 @@ from qwenft_operator.port import Conflict, Identity, Refused, whole
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
+from qwenft_operator.vigil import Vigil
 from qwenft_plan.progress import Progress
 from simulated.builders import node_body, run_body
 from simulated.controllers import Controllers, Program
@@ -78,7 +79,7 @@ class World:
         """Start the operator anew: nothing in memory survives."""
         self.reports = Reports()
         notebook = Notebook(self, namespace=HOME if self.learns else "", name="qwenft")
-        return Reconciler(
+        reconciler = Reconciler(
             self,
             settings=self.settings,
             reports=self.reports,
@@ -86,6 +87,8 @@ class World:
             clock=lambda: self.now,
             shared_for=self.shared_for,
         )
+        reconciler.watched_by(Vigil(lambda: self.now))
+        return reconciler
 
     def reconcile(self, name: str = "tiny", namespace: str = "team") -> float | None:
         """Look at a run once; a crash restarts the process and counts as a look."""

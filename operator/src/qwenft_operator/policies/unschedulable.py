@@ -17,6 +17,6 @@ def _judge(circumstances: Circumstances) -> Verdict | None:
 
 POLICY = Policy(
     cause="a part of the pods found no node for minutes",
-    decision="release the nodes of the others, plan anew, not counted",
+    decision="release the nodes of the others, plan anew after a rest that grows, not counted",
     judge=_judge,
 )
