@@ -33,10 +33,11 @@ def loop(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
     ``stop_after``: SIGTERM to the last rank when so many steps are done; ``kill_after``: SIGKILL.
     ``poison_after``: a parameter becomes NaN then. ``seen``: a file's name, to which each data rank
     adds the samples that it trains (:func:`note_samples`). ``full_after``: no file may grow beyond
-    ``FULL`` bytes from then on. ``ended_by``: the step that waits for the end of the save in the
-    background. ``apart``: each rank stands for a node, with a scratch directory of
-    its own under ``scratch``. ``compiler``: what ``QWENFT_COMPILE`` says. ``environ``: further
-    variables, as a store's client reads them.
+    ``FULL`` bytes from then on (0: from the start), on all ranks or on ``full_rank`` alone.
+    ``ended_by``: the step that waits for the end of the save in the background.
+    ``apart``: each rank stands for a node, with a scratch directory of its own under ``scratch``.
+    ``compiler``: what ``QWENFT_COMPILE`` says. ``environ``: further variables, as a store's client
+    reads them.
     """
     settings = settings_of(stand, options)
     losses: dict[int, float] = {}
@@ -68,6 +69,8 @@ def _surroundings(options: Mapping[str, Any]) -> Iterator[None]:
     os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = place
     further = options.get("environ", {})
     os.environ.update(further)
+    if options.get("full_after") == 0:
+        fill_disk(options.get("full_rank"))
     try:
         yield
     finally:
@@ -75,6 +78,15 @@ def _surroundings(options: Mapping[str, Any]) -> Iterator[None]:
             del os.environ[name]
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         del os.environ["QWENFT_COMPILE"]
+
+
+def fill_disk(rank: int | None = None) -> None:
+    """Let no file grow beyond ``FULL`` bytes, as on a full disk; on one rank alone if one is told.
+
+    The system says "File too large" then, in place of "No space left on device".
+    """
+    if rank is None or rank == dist.get_rank():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
 
 
 def settings_of(stand: Stand, options: Mapping[str, Any]) -> Settings:
@@ -120,7 +132,7 @@ def _watch(run: Run, losses: dict[int, float], options: Mapping[str, Any]) -> No
                 os.kill(os.getpid(), number)
         if step == options.get("full_after"):
             run.saver.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
+            fill_disk(options.get("full_rank"))
         if step == options.get("ended_by", -1):
             thread = run.saver._thread
             assert thread is not None  # waiting in the loop would raise what it ended with

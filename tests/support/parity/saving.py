@@ -1,17 +1,28 @@
 """What gangs do with checkpoints and exports."""
 
+import os
+import resource
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 
+from parity.looping import fill_disk
 from parity.stand import Built, Stand, train_steps
 from qwenft_plan.spec import Lora
 from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.export import export_adapter, export_model
 from qwenft_trainer.failure import TrainerError
+from qwenft_trainer.remote import Store
 from qwenft_trainer.saver import Saver
+from qwenft_trainer.transfer import gather_shards
 
 SAVED_AFTER = 4
 
@@ -90,3 +101,33 @@ def export(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
         place = directory.with_name(f"{directory.name}-adapter")
         export_adapter(built.stages, place, source=stand.model, lora=lora, base=str(stand.model))
     return points
+
+
+def export_apart(stand: Stand, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Export where each rank is a node; what each of them raised, and has on its disk afterwards.
+
+    ``free``: so many bytes are free on the last rank's disk. ``full``: its files can't grow.
+    """
+    built, last = stand.build(), dist.get_rank() == dist.get_world_size() - 1
+    place = Path(options["directory"]) / str(dist.get_rank())
+    gather = partial(gather_shards, Store(f"file://{options['directory']}/store"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    node = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    usage = SimpleNamespace(total=2**40, free=options["free"]) if "free" in options else None
+    told = None
+    with patch.dict(os.environ, node), ExitStack() as stack:
+        if last and usage is not None:
+            stack.enter_context(patch.object(shutil, "disk_usage", lambda _: usage))
+        if last and options.get("full"):
+            fill_disk()
+        try:
+            export_model(
+                built.stages, place / "model", source=None, dtype=torch.float32, gather=gather
+            )
+        except TrainerError as error:
+            told = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = (told, sorted(path.name for path in place.iterdir()) if place.is_dir() else [])
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, found)
+    return {"told": [each[0] for each in everyone], "left": [each[1] for each in everyone]}

@@ -85,13 +85,13 @@ def make_batches(steps: int = STEPS, *, rows: int = ROWS) -> list[dict[str, torc
     return batches
 
 
-def reference(directory: Path, *, steps: int = STEPS) -> list[Point]:
+def reference(directory: Path, *, steps: int = STEPS, rows: int = ROWS) -> list[Point]:
     """Train with the stock model, the whole global batch at once, in fp32, on one process."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     points = []
-    for batch in make_batches(steps):
+    for batch in make_batches(steps, rows=rows):
         loss = model(**batch, use_cache=False).loss
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), LIMIT)

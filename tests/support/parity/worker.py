@@ -46,7 +46,7 @@ def train_packed(stand: Stand, options: Mapping[str, Any]) -> list[list[float]]:
 
     built = stand.build(**options)
     points, saved = [], list[int]()
-    for raw in make_batches():
+    for raw in make_batches(rows=stand.plan.global_batch_size):
         whole = Batch.from_rows(**raw)
         tokens = raw["input_ids"].masked_fill(raw["attention_mask"] == 0, EMPTY)
         share = stand.share(Batch.from_rows(tokens, tokens))
@@ -126,6 +126,7 @@ KINDS: Mapping[str, Callable[[Stand, Mapping[str, Any]], Any]] = {
     "restore_only": saving.restore_only,
     "fenced": saving.fenced,
     "export": saving.export,
+    "export_apart": saving.export_apart,
     "loop": looping.loop,
 }
 

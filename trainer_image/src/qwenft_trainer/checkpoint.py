@@ -179,7 +179,8 @@ class CheckpointStore:
         rank, ranks = dist.get_rank(), dist.get_world_size()
         if self.mirror is not None:  # each node looks through its own copy
             fetch, rank, ranks = self.mirror.fetch_all, local_rank(), local_size()
-            on_each_node(lambda: fetch(found.path.name, (MANIFEST, *found.files)))
+            with failures_named(f"checkpoint {self.where}/{found.path.name} cannot be fetched"):
+                on_each_node(lambda: fetch(found.path.name, (MANIFEST, *found.files)))
         mine = found.files_of(rank, ranks)
         problem = unlisted(found) or verify(found.path, mine) or suspicious(found.path)
         problems = [problem for problem in _gathered_list(problem) if problem]
@@ -299,11 +300,11 @@ def failures_named(what: str) -> Iterator[None]:
 
 @contextmanager
 def removed_if_broken(partial: Path) -> Iterator[None]:
-    """Give the room back that files take which could not be written to their end."""
+    """Give the room back that files take which could not be written to their end, on every node."""
     try:
         yield
     except (CheckpointException, OSError):
-        if dist.get_rank() == 0:
+        if local_rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
         raise
 

@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-import torch.distributed as dist
 
 from qwenft_trainer import flat
 from qwenft_trainer.by_node import on_each_node
+from qwenft_trainer.checkpoint import from_rank_0
 from qwenft_trainer.data import Splits, load, save_flat
-from qwenft_trainer.failure import TrainerError
 
 
 def load_once(
@@ -22,28 +21,27 @@ def load_once(
 ) -> Splits:
     """Load a dataset; one that is not flat is first converted into ``folder``, by rank 0.
 
-    Later attempts find it there. Where ``folder`` cannot be written every rank reads the original.
-    ``apart``: each node has a folder of its own, which its first rank converts into. Collective;
-    raises :class:`DatasetInvalid` on all ranks alike.
+    Later attempts find it there. Where ``folder`` cannot be written every rank reads the original,
+    which ``warn`` is told by the rank that tried. ``apart``: each node has a folder of its own,
+    which its first rank converts into. Collective; raises :class:`DatasetInvalid` on all ranks
+    alike.
     """
     path = Path(path)
     if path.suffix == flat.SUFFIX:
         return load(path, vocab_size=vocab_size)
-    if apart:
-        found = on_each_node(lambda: _converted(path, folder, vocab_size))
-        return load(found, vocab_size=vocab_size)
-    outcome: list[Path | TrainerError | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            outcome[0] = _converted(path, folder, vocab_size)
-        except TrainerError as error:
-            outcome[0] = error
-        except OSError as error:
-            warn(f"{path} is not converted, every rank reads it by itself: {error}")
-    dist.broadcast_object_list(outcome, src=0)
-    if isinstance(outcome[0], TrainerError):
-        raise outcome[0]
-    return load(outcome[0] or path, vocab_size=vocab_size)
+    convert = partial(_converted_or_not, path, folder, vocab_size, warn)
+    found = on_each_node(convert) if apart else from_rank_0(convert)
+    return load(found, vocab_size=vocab_size)
+
+
+def _converted_or_not(
+    path: Path, folder: Path, vocab_size: int, warn: Callable[[str], None]
+) -> Path:
+    try:
+        return _converted(path, folder, vocab_size)
+    except OSError as error:
+        warn(f"{path} is not converted, every rank reads it by itself: {error}")
+        return path
 
 
 def _converted(path: Path, folder: Path, vocab_size: int) -> Path:

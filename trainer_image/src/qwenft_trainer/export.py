@@ -24,9 +24,10 @@ from transformers import GenerationConfig, PretrainedConfig
 
 from qwenft_plan.spec import Lora
 from qwenft_trainer.adapters import merged, write_adapter
-from qwenft_trainer.by_node import local_size
+from qwenft_trainer.by_node import local_rank, local_size, on_each_node
 from qwenft_trainer.checkpoint import failures_named, from_rank_0, removed_if_broken
 from qwenft_trainer.checkpoint_files import copy_existing
+from qwenft_trainer.gradients import local
 from qwenft_trainer.model import FAMILIES
 from qwenft_trainer.settings import Settings
 from qwenft_trainer.stages import Stages
@@ -77,6 +78,8 @@ def export_model(
     temporary = _partial(directory)
     with failures_named(what), removed_if_broken(temporary):
         _begin(temporary, needed)
+        if gather is not None:
+            _begin_elsewhere(temporary, _bytes_of_node(weights, copies=stages.plan.dp_replicate))
         _write_weights(weights, temporary, file_numbers(sizes), gather=gather)
         if dist.get_rank() == 0:
             shutil.rmtree(temporary / SHARDED, ignore_errors=True)
@@ -165,13 +168,36 @@ def _begin(temporary: Path, needed: int) -> None:
     from_rank_0(partial(_made, temporary, needed))
 
 
+def _begin_elsewhere(temporary: Path, needed: int) -> None:
+    """Do so on the other nodes, each of which needs room for its own ranks' shards. Collective."""
+    first = dist.get_rank() == 0
+    on_each_node(lambda: None if first else _made(temporary, needed))
+
+
+def _bytes_of_node(weights: dict[str, Tensor], *, copies: int) -> int:
+    """Return the bytes that this node's ranks write: ``copies`` ranks share each shard's writing.
+
+    Collective.
+    """
+    mine = sum(local(value).nbytes for value in weights.values())
+    everyone: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    begin = dist.get_rank() - local_rank()
+    return sum(everyone[begin : begin + local_size()]) // copies
+
+
 def _made(temporary: Path, needed: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     disk = shutil.disk_usage(temporary)
     if disk.total and disk.free < needed:  # some mounted stores do not tell their size
         shutil.rmtree(temporary)
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {disk.free:,} bytes are free")
+        raise OSError(errno.ENOSPC, _no_room(needed, disk.free))
+
+
+def _no_room(needed: int, free: int) -> str:
+    told, rank = f"{os.strerror(errno.ENOSPC)}, {free:,} bytes are free", dist.get_rank()
+    return told if rank == 0 else f"{told} on the node of rank {rank}, which needs {needed:,}"
 
 
 def file_numbers(sizes: dict[str, int], limit: int = FILE_BYTES) -> dict[str, int]:

@@ -37,15 +37,19 @@ def write(
     """
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-        file.write(_header(lengths))
-        for each in lengths.values():
-            file.write(offsets(each).astype("<i8").tobytes())
-        for source in (*tokens, *trained):
-            _append(source, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(_header(lengths))
+            for each in lengths.values():
+                file.write(offsets(each).astype("<i8").tobytes())
+            for source in (*tokens, *trained):
+                _append(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:  # a full disk: give the room back
+        part.unlink(missing_ok=True)
+        raise
 
 
 def offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

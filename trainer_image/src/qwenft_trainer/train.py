@@ -68,7 +68,7 @@ def prepare(settings: Settings, stop: StopSignal) -> Run:
         settings.converted,
         apart=settings.converts_apart,
         vocab_size=int(config.vocab_size),
-        warn=say,
+        warn=partial(print, flush=True),
     )
     options = {"seed": spec.training.seed, "sequence_length": spec.training.sequence_length}
     training = build_feed(splits.train, plan, mesh, **options)

@@ -1,6 +1,7 @@
 """Putting the parts of a model that is spread over the ranks together again."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
 from qwenft_trainer.blame import refuse
+from qwenft_trainer.checkpoint import failures_named, from_rank_0
 from qwenft_trainer.elsewhere import in_order
 from qwenft_trainer.export import export_model
 from qwenft_trainer.stages import Stages
@@ -81,8 +83,11 @@ def save(stages: Stages, directory: Path, source: Path, dtype: torch.dtype) -> N
     stages.wait_long()
     inner = directory / ".model"
     export_model(stages, inner, source=source, dtype=dtype)
-    if dist.get_rank() == 0:
-        for path in inner.iterdir():
-            path.replace(directory / path.name)
-        inner.rmdir()
-    dist.barrier()
+    with failures_named(f"the model cannot be written to {directory}"):
+        from_rank_0(partial(_move_up, inner))
+
+
+def _move_up(inner: Path) -> None:
+    for path in inner.iterdir():
+        path.replace(inner.parent / path.name)
+    inner.rmdir()
