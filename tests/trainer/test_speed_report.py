@@ -1,10 +1,15 @@
 """The figures of `make bench`: what is counted, compared and published."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from speed import tune
+from speed.contenders import TORCHTUNE, TUNED, TUNED_SHARDS, torchtune
 from speed.report import LOOP, TRAINER, WIDE, Rounds, demands, document, ratio
-from speed.work import IGNORED, Timed, Work, padded
+from speed.work import CLIP, IGNORED, RATE, Timed, Work, padded
 
 pytestmark = pytest.mark.torch
 
@@ -79,3 +84,49 @@ def test_the_document_says_what_was_measured_and_where() -> None:
     assert "| 9.00000 | 8.00000 |" in text
     assert "1.00 GiB, the HF loop 4.00 GiB, ratio 0.25 (required ≤ 0.50: met)" in text
     assert f"{WIDE.vocabulary:,}" in text
+
+
+def test_a_peer_that_was_not_there_is_named_as_not_measured() -> None:
+    found = rounds()
+    text = document(WORK, found, {LOOP: found[LOOP], "ours": found[LOOP]}, load=7.0)
+    assert "Not measured: torchtitan" in text
+    assert "and torchtune (`make bench TORCHTUNE=…`" in text
+    assert f"| {TUNED}" not in text
+
+
+def test_a_peer_that_was_there_is_compared_without_a_demand() -> None:
+    peers = {
+        name: [{**one, "tokens_per_second": 50.0, "note": "torchtune 0.6.1"} for one in some]
+        for name, some in ((TUNED, rounds()[LOOP]), (TUNED_SHARDS, rounds()[LOOP]))
+    }
+    found = {**rounds(), **peers}
+    text = document(WORK, found, {LOOP: found[LOOP], "ours": found[LOOP]}, load=7.0)
+    assert "| 1 process, padded / torchtune | – | 2.00 | |" in text
+    assert "| shard 2, padded / torchtune | – | 2.00 | |" in text
+    assert f"| {TUNED} | 50 | 50 – 50 | torchtune 0.6.1 |" in text
+    assert "and torchtune (" not in text
+
+
+def test_a_peer_is_told_the_same_load_and_its_clock_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    told = json.dumps({"ends": [1.0, 2.0], "losses": [9.0, 8.0], "note": "torchtune 1"})
+    program.write_text(f'#!/bin/sh\necho "$3" > {tmp_path}/load\necho \'{told}\' > "$5"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv(TORCHTUNE, str(program))
+    clock = Timed(work=WORK)
+    torchtune(WORK, tmp_path, clock)
+    assert Work(**json.loads((tmp_path / "load").read_text())) == WORK
+    assert (clock.ends, clock.losses, clock.note) == ([1.0, 2.0], [9.0, 8.0], "torchtune 1")
+
+
+def test_torchtune_s_recipe_is_given_the_model_that_all_train(tmp_path: Path) -> None:
+    WORK.write_model(tmp_path / "model")
+    found = tune.config(WORK, tmp_path, ranks=2)
+    model = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert found["batch_size"] * 2 == WORK.rows
+    assert found["model"]["rope_base"] == model["rope_parameters"]["rope_theta"]
+    assert found["model"]["norm_eps"] == model["rms_norm_eps"]
+    assert found["model"]["intermediate_dim"] == model["intermediate_size"]
+    assert (found["optimizer"]["lr"], found["clip_grad_norm"]) == (RATE, CLIP)

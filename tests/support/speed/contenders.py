@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,15 @@ def one_line(work: Work, folder: Path, clock: Timed) -> None:
     clock.ends, clock.losses = told["ends"], told["losses"]
 
 
+def torchtune(work: Work, folder: Path, clock: Timed) -> None:
+    """Train by torchtune's recipe, under the interpreter where it is installed."""
+    times = folder / f"torchtune-{os.getpid()}.json"
+    words = ("-m", "speed.tune", work.to_json(), str(folder), str(times))
+    subprocess.run([os.environ[TORCHTUNE], *words], check=True)
+    told = json.loads(times.read_text())
+    clock.ends, clock.losses, clock.note = told["ends"], told["losses"], told["note"]
+
+
 def _own(*, packs: bool, **degrees: int) -> Contender:
     def contender(work: Work, folder: Path, clock: Timed) -> None:
         dist.init_process_group("gloo")
@@ -159,6 +169,8 @@ def _own(*, packs: bool, **degrees: int) -> Contender:
     return contender
 
 
+TORCHTUNE = "TORCHTUNE"
+"""Names the interpreter that has torchtune; unset: it is not among the contenders."""
 PLANNED = {"reshard_after_forward": False}
 """What the planner adds to two shards of :class:`Work` on this machine."""
 CONTENDERS: dict[str, tuple[int, Contender]] = {
@@ -172,3 +184,6 @@ CONTENDERS: dict[str, tuple[int, Contender]] = {
     "accelerate, FSDP2": (2, accelerate_fsdp),
 }
 """Name to ranks and what each rank does."""
+TUNED, TUNED_SHARDS = "torchtune, 1 process", "torchtune, FSDP2 of 2 ranks"
+if os.environ.get(TORCHTUNE):
+    CONTENDERS |= {TUNED: (1, torchtune), TUNED_SHARDS: (2, torchtune)}
