@@ -7,8 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bare import kubeflow, page, picture
-from bare.bench import SCENARIOS, speed
+from bare import kubeflow, limits, page, picture, stored
+from bare.bench import SCENARIOS
+from bare.fleet import speed
 
 
 def fleet(runs: int, **changes: Any) -> dict[str, Any]:
@@ -87,3 +88,52 @@ def test_every_scenario_says_what_it_does() -> None:
 def test_a_job_of_kubeflow_has_as_many_pods_as_a_run() -> None:
     replicas = kubeflow.job("a", "team", 4)["spec"]["pytorchReplicaSpecs"]
     assert sum(each["replicas"] for each in replicas.values()) == 4
+
+
+WIDE = {
+    "plan": "1000×8", "seconds_to_job": 0.5, "pods_after_job_seconds": 6.0, "ready": "1000/1000",
+    "status_bytes": 5000, "writes": {}, "resident_mib": 100, "peak_mib": 110, "cpu_seconds": 5.0,
+    "idle_cpu_percent": 0.0, "idle_writes": 0, "alone_own_seconds": 4.0, "alone_least_seconds": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(5.0, "met"), (5.1, "**not met**")])
+def test_a_wide_run_s_pods_are_held_against_the_limit(seconds: float, verdict: str) -> None:
+    told = page.text({"wide": WIDE | {"pods_after_job_seconds": seconds}})
+    assert f"within 5 s of the plan, {verdict}." in told
+
+
+def test_what_the_job_controller_takes_by_itself_is_told_as_a_ratio() -> None:
+    told = page.text({"wide": WIDE})
+    assert "4.0 s until all their pods exist" in told
+    assert "1.50 times" in told
+    assert "2.00 times" in told
+    without = {key: value for key, value in WIDE.items() if not key.startswith("alone")}
+    assert "without operator" not in page.text({"wide": without})
+
+
+@pytest.mark.parametrize("name", ["run-0007-1-0-x8k2p", "run-0007-worker-0"])
+def test_pods_are_counted_by_their_run_whoever_made_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "names_of", lambda *_: [name, "run-0008-master-0"])
+    assert stored.pods_by_run(None, "team") == {"run-0007": 1, "run-0008": 1}  # type: ignore[arg-type]
+
+
+def test_a_job_is_made_anew_without_what_its_controller_has_added() -> None:
+    labels = {
+        "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j",
+        "job-name": "j", "controller-uid": "u", "qwenft.dev/run": "tiny",
+    }  # fmt: skip
+    spec = {
+        "selector": {"matchLabels": labels}, "suspend": False, "completions": 2,
+        "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never"}},
+    }  # fmt: skip
+    assert limits.stripped(spec) == {
+        "completions": 2,
+        "template": {
+            "metadata": {"labels": {"qwenft.dev/run": "tiny"}},
+            "spec": {"restartPolicy": "Never"},
+        },
+    }
+    assert spec["suspend"] is False, "the given one is left as it is"

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenft_operator import nodes as counted
+from qwenft_operator import claims as counted
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
+from qwenft_operator.claims import requests_of
 from qwenft_operator.fabrics import Networks
-from qwenft_operator.nodes import Capacity, capacity, requests_of
+from qwenft_operator.nodes import Capacity, capacity
 from qwenft_operator.quantities import amount
 from qwenft_plan.model import ModelShape
 from qwenft_plan.planner import plan
@@ -279,6 +280,42 @@ def test_the_placement_keeps_a_plan_on_its_product() -> None:
     product = placement.selector["nvidia.com/gpu.product"]
     assert product in {H100["nvidia.com/gpu.product"], a100["nvidia.com/gpu.product"]}
     assert placement.resource == "nvidia.com/gpu"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "apart"),
+    [
+        ((8, 8), 8, False),
+        ((7, 7), 4, False),
+        ((8, 8), 4, True),
+        ((8, 16), 8, True),  # two would fit on the larger node
+        ((15, 8), 8, False),
+    ],
+)
+def test_pods_are_kept_apart_only_where_two_could_meet_on_a_node(
+    sizes: tuple[int, ...], wanted: int, *, apart: bool
+) -> None:
+    nodes = [
+        node_body(f"h{index}", allocatable=GPU_NODE | {"nvidia.com/gpu": str(size)}, labels=H100)
+        for index, size in enumerate(sizes)
+    ]
+    spec = spec_of(gpusPerNode=wanted, nodes={"min": 2, "max": 2})
+    found = capacity(spec.resources, nodes, [])
+    planned = plan(spec=spec, model=ModelShape.for_spec(spec.model), inventory=found.inventory)
+    assert planned.chosen.per_node == wanted
+    fields = found.placement(spec, planned).to_pod("uid-1")
+    assert ("podAntiAffinity" in fields.get("affinity", {})) is apart
+    assert apart or "affinity" not in fields
+
+
+def test_devices_that_others_hold_for_now_count_when_pods_might_meet() -> None:
+    node = node_body("h", allocatable=GPU_NODE | {"nvidia.com/gpu": "16"}, labels=H100)
+    other = pod("h", **{"nvidia.com/gpu": "8"})
+    spec = spec_of(gpusPerNode=8)
+    found = capacity(spec.resources, [node], [other])
+    planned = plan(spec=spec, model=ModelShape.for_spec(spec.model), inventory=found.inventory)
+    assert devices(found) == {"h": 8}
+    assert "podAntiAffinity" in found.placement(spec, planned).to_pod("uid-1")["affinity"]
 
 
 def first_fit(nodes: list[int], claims: list[tuple[int, int]]) -> dict[str, int]:

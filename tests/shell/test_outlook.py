@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from qwenft_operator import names
+from qwenft_operator.claims import Claim, requests_of
 from qwenft_operator.decision import Decision
-from qwenft_operator.nodes import Claim, requests_of
 from qwenft_operator.outlook import Outlook
 from qwenft_operator.port import Unavailable
 from qwenft_operator.reconcile import Key, Reconciler

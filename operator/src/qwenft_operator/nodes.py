@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qwenft_operator.accelerators import Part, has_accelerators, link_of, part_of
+from qwenft_operator.claims import Claim, Requests, free_on
 from qwenft_operator.fabrics import PLAIN_RATE, Networks, Wire, Wiring, wire_of
 from qwenft_operator.fitness import obstacle
 from qwenft_operator.quantities import amount
@@ -25,15 +26,12 @@ from qwenft_plan.spec import FinetuneSpec, Resources
 
 __all__ = [
     "Capacity",
-    "Claim",
     "Offer",
     "capacity",
     "capacity_besides",
-    "requests_of",
 ]
 
 Body = Mapping[str, Any]
-Requests = Mapping[str, float]
 
 _GIB = 2**30
 _NAMED = 3  # nodes by name in a remark, the others by number
@@ -46,6 +44,8 @@ class Offer:
 
     shape: NodeShape
     resource: str = ""
+    whole: int = 0
+    """Devices that the node can allocate, whatever runs on it now."""
     label: tuple[str, str] | None = None
     """Label and value that name the product."""
     wire: Wire = field(default_factory=Wire)
@@ -124,6 +124,7 @@ class Capacity:
             resource=resource,
             selector=selector,
             avoid=avoid,
+            apart=not resource or not _fills(offers, planned.chosen.per_node),
             wiring=self._wiring(taken, planned) if resource else Wiring(),
             near=_nearness(taken, planned) if resource else Nearness(),
         )
@@ -156,22 +157,13 @@ class Capacity:
         return Wiring.of(wires, best.per_node, self.networks)
 
 
+def _fills(offers: list[Offer], devices: int) -> bool:
+    """Whether no node could take two pods of so many devices, were it empty."""
+    return all(0 < offer.whole < 2 * devices for offer in offers)
+
+
 def _nearness(offers: list[Offer], planned: Planned) -> Nearness:
     return nearness([offer.domains for offer in offers], planned.chosen.nodes)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """What one pod takes."""
-
-    requests: Requests
-    node: str = ""
-    """Where it takes it; empty: wherever there is room."""
-
-    @classmethod
-    def of(cls, pod: Body) -> Claim:
-        """Read a Pod."""
-        return cls(requests=requests_of(pod["spec"]), node=pod["spec"].get("nodeName") or "")
 
 
 def _limited(offer: Offer, budget: float) -> Offer:
@@ -205,7 +197,7 @@ def capacity_besides(
     networks = networks or Networks()
     survey = _Survey(resources, networks)
     usable = [node for node in nodes if survey.is_usable(node)]
-    free = _free(usable, claims)
+    free = free_on(usable, claims)
     offers = [survey.offer(node, free[node["metadata"]["name"]]) for node in usable]
     return Capacity(
         offers=tuple(offer for offer in offers if offer is not None),
@@ -217,79 +209,6 @@ def capacity_besides(
 
 def _allocatable_memory(node: Body) -> float:
     return amount(((node.get("status") or {}).get("allocatable") or {}).get(_MEMORY, 0))
-
-
-def requests_of(spec: Body) -> dict[str, float]:
-    """Return what a pod of this spec asks of its node, as the scheduler counts it."""
-    running: Counter[str] = Counter()
-    for container in spec.get("containers") or []:
-        running.update(_asked(container))
-    peak: dict[str, float] = {}
-    for container in spec.get("initContainers") or []:
-        if container.get("restartPolicy") == "Always":
-            running.update(_asked(container))
-        else:
-            peak = _at_least(peak, _asked(container))
-    total = Counter(_at_least(dict(running), peak))
-    total.update({key: amount(value) for key, value in (spec.get("overhead") or {}).items()})
-    return dict(total)
-
-
-def _asked(container: Body) -> dict[str, float]:
-    resources = container.get("resources") or {}
-    asked = (resources.get("limits") or {}) | (resources.get("requests") or {})
-    return {key: amount(value) for key, value in asked.items()}
-
-
-def _at_least(first: Requests, second: Requests) -> dict[str, float]:
-    return {key: max(first.get(key, 0.0), second.get(key, 0.0)) for key in {*first, *second}}
-
-
-def _free(nodes: Iterable[Body], claims: Iterable[Claim]) -> dict[str, dict[str, float]]:
-    """Return what is left of each node: first goes what is bound to it, then what is not yet."""
-    free = {
-        node["metadata"]["name"]: {
-            key: amount(value)
-            for key, value in ((node.get("status") or {}).get("allocatable") or {}).items()
-        }
-        for node in nodes
-    }
-    homeless: list[Requests] = []
-    for claim in claims:
-        if not claim.node:
-            homeless.append(claim.requests)
-        elif claim.node in free:
-            _take(free[claim.node], claim.requests)
-    _reserve(free, homeless)
-    return free
-
-
-def _take(rest: dict[str, float], wanted: Requests) -> None:
-    for key, value in wanted.items():
-        if key in rest:
-            rest[key] -= value
-
-
-def _reserve(free: dict[str, dict[str, float]], claims: Iterable[Requests]) -> None:
-    """Take each claim from the first node with room; a pod that fits nowhere takes nothing.
-
-    Nodes only fill up here: where one claim found no room, no later one like it will. So each kind
-    of claim passes over the nodes once, however many pods are about to be created.
-    """
-    nodes = sorted(free)
-    passed: dict[frozenset[tuple[str, float]], int] = {}
-    for wanted in claims:
-        kind = frozenset(wanted.items())
-        at = passed.get(kind, 0)
-        while at < len(nodes) and not _has_room(free[nodes[at]], wanted):
-            at += 1
-        passed[kind] = at
-        if at < len(nodes):
-            _take(free[nodes[at]], wanted)
-
-
-def _has_room(rest: Requests, wanted: Requests) -> bool:
-    return all(rest.get(key, 0.0) >= value for key, value in wanted.items())
 
 
 class _Survey:
@@ -375,7 +294,8 @@ def _device_offer(node: Body, part: Part, rest: Requests) -> Offer:
         device_memory_bytes=part.memory,
         host_memory_bytes=max(1, int(rest[_MEMORY])) if _MEMORY in rest else None,
     )
-    return Offer(shape=shape, resource=part.resource, label=part.label)
+    whole = int(amount(node["status"]["allocatable"].get(part.resource, 0)))
+    return Offer(shape=shape, resource=part.resource, whole=whole, label=part.label)
 
 
 def _cpu_shape(node: Body, resources: Resources, rest: Requests) -> NodeShape:

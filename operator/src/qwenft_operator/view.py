@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qwenft_operator import names
+from qwenft_operator.claims import Claim, requests_of
 from qwenft_operator.clock import parse_time
 from qwenft_operator.decision import Decision
 from qwenft_operator.fabrics import Networks
-from qwenft_operator.nodes import Capacity, Claim, capacity_besides, requests_of
+from qwenft_operator.nodes import Capacity, capacity_besides
 from qwenft_operator.run import Run
 
 __all__ = [

@@ -8,217 +8,45 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
-from bare import audit, kubeflow, nodes, page
+from bare import audit, kubeflow, limits, nodes, page, stored
 from bare.api import Api
-from bare.plane import ROOT, Plane, plane
-from bare.process import Operator, cost_of
+from bare.fleet import (
+    TEAM,
+    Figures,
+    alone,
+    bench,
+    complete,
+    figures,
+    fleet,
+    idle,
+    phases,
+    plane_with,
+    speed,
+    submit,
+    until,
+)  # fmt: skip
+from bare.plane import ROOT
+from bare.process import cost_of
 from bare.reporters import Order, Seen, lags, percentile
-from embedded import binaries, layout, versions
 from embedded.stages import direct_environment
 from qwenft_operator import names
-from serving import make_certificates
 from simulated.builders import VOLUME, run_body
 
 __all__ = ["SCENARIOS"]
 
-TEAM = "team"
 FIGURES = ROOT / "docs" / "performance_operator.json"
 PREEMPTED = json.dumps({"exitCode": 64, "reason": "Preempted"})
-Figures = dict[str, Any]
-Stages = tuple[dict[str, Any], ...]
-
-
-@contextmanager
-def plane_with(count: int, *stages: dict[str, Any], gpus: int = 0) -> Iterator[Plane]:
-    """Bring up a plane with fake nodes."""
-    place = layout.from_environment()
-    for product in binaries.on_demand(versions.load()):
-        binaries.build(place, product)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, plane(Path(name), place) as made:
-        made.namespace(TEAM)
-        nodes.make_nodes(made, count, gpus=gpus)
-        nodes.start_kwok(made, *stages)
-        yield made
-
-
-@contextmanager
-def bench(
-    count: int, *stages: dict[str, Any], gpus: int = 0, serving: bool = False
-) -> Iterator[tuple[Plane, Api, Operator]]:
-    """Bring up a plane with fake nodes, and the operator before it."""
-    with plane_with(count, *stages, gpus=gpus) as made:
-        operator = Operator.of(made, **(_endpoint(made) if serving else {}))
-        try:
-            operator.start()
-            yield made, Api(made), operator
-        finally:
-            operator.stop()
-
-
-def _endpoint(made: Plane) -> dict[str, str]:
-    """Return the variables with which the operator takes progress reports, with a certificate."""
-    folder = made.folder / "progress"
-    folder.mkdir()
-    make_certificates(folder)
-    port = str(made.ports["progress"])
-    return {
-        "QWENFT_PROGRESS_URL": f"https://127.0.0.1:{port}", "QWENFT_CERTIFICATES": str(folder),
-        "QWENFT_PROGRESS_HOST": "127.0.0.1", "QWENFT_PROGRESS_PORT": port,
-    }  # fmt: skip
-
-
-def small(name: str, pods: int) -> dict[str, Any]:
-    """Return a run of so many CPU pods."""
-    return run_body(
-        name,
-        training={"batchSize": pods * 4},
-        resources={"nodes": {"min": pods, "max": pods}, "processesPerNode": 1},
-    )
-
-
-def until(condition: Callable[[], bool], *, seconds: float, every: float = 0.5) -> bool:
-    """Wait for a condition; False if it did not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every)
-    return True
-
-
-def submit(api: Api, count: int, pods: int) -> dict[str, float]:
-    """Create runs one after the other; return when each was there."""
-    created = {}
-    for index in range(count):
-        name = f"run-{index:04d}"
-        api.create_run(small(name, pods))
-        created[name] = time.monotonic()
-    return created
-
-
-def complete(
-    api: Api, created: dict[str, float], pods: int, *, seconds: float, label: str = names.LABEL_RUN
-) -> list[float]:
-    """Return the seconds from each run's creation until its pods were seen to exist."""
-    took: dict[str, float] = {}
-
-    def look() -> bool:
-        found = Counter(labels.get(label) for labels in api.labels(TEAM))
-        now = time.monotonic()
-        for name, when in created.items():
-            if name not in took and found[name] >= pods:
-                took[name] = now - when
-        return len(took) == len(created)
-
-    # A list of all pods costs the apiserver as much as some of them: ask as often as that allows.
-    until(look, seconds=seconds, every=max(0.25, len(created) * pods / 4000))
-    return sorted(took.values())
-
-
-def phases(api: Api) -> Counter[str]:
-    """Count the runs by phase."""
-    return Counter((body.get("status") or {}).get("phase", "") for body in api.runs(TEAM))
-
-
-def idle(operator: Operator, made: Plane, seconds: float) -> Figures:
-    """Return what an operator costs to which nothing happens."""
-    before, wrote = operator.cost(), audit.writes(audit.read(made.audit)).total()
-    time.sleep(seconds)
-    after = operator.cost()
-    return {
-        "idle_seconds": seconds,
-        "idle_cpu_percent": 100 * (after.cpu_seconds - before.cpu_seconds) / seconds,
-        "idle_writes": audit.writes(audit.read(made.audit)).total() - wrote,
-    }
-
-
-def figures(operator: Operator, made: Plane, runs: int) -> Figures:
-    """Return what the operator has taken so far."""
-    cost, written = operator.cost(), audit.writes(audit.read(made.audit))
-    return {
-        "cpu_seconds": round(cost.cpu_seconds, 1),
-        "resident_mib": round(cost.resident_mib),
-        "peak_mib": round(cost.peak_mib),
-        "writes": dict(written),
-        "writes_per_run": round(written.total() / runs, 2),
-    }
-
-
-def fleet(
-    count: int, pods: int, *, fake: int, seconds: float, rest: float, again: bool = False
-) -> Figures:
-    """Submit ``count`` runs of ``pods`` pods to ``fake`` nodes; what it took until all ran.
-
-    ``again``: then restart the operator, and see how long it takes until it has looked at them all.
-    """
-    with bench(fake) as (made, api, operator):
-        began = time.monotonic()
-        created = submit(api, count, pods)
-        submitted = time.monotonic() - began
-        took = complete(api, created, pods, seconds=seconds)
-        found = speed(count, pods, took, time.monotonic() - began)
-        settled = until(lambda: phases(api)["Starting"] == count, seconds=60, every=2)
-        time.sleep(10)
-        return {
-            **found, "nodes": fake, "submit_seconds": round(submitted, 1), "all_settled": settled,
-            **figures(operator, made, count), **(idle(operator, made, rest) if rest else {}),
-            **(restarted(operator, made, count) if again else {}),
-        }  # fmt: skip
-
-
-def speed(count: int, pods: int, took: list[float], seconds: float) -> Figures:
-    """Return how fast runs came to have all their pods; ``took`` is each run's time, sorted."""
-    return {
-        "runs": count, "pods_each": pods, "runs_with_all_pods": len(took),
-        "seconds_to_all_pods": round(seconds, 1),
-        "pods_per_second": round(len(took) * pods / seconds, 1),
-        "p50_seconds": round(statistics.median(took), 2) if took else None,
-        "p99_seconds": round(took[int(0.99 * (len(took) - 1))], 2) if took else None,
-    }  # fmt: skip
-
-
-def restarted(operator: Operator, made: Plane, count: int) -> Figures:
-    """Kill the operator and start it anew; how long until it has looked at all and rests."""
-    wrote = audit.writes(audit.read(made.audit)).total()
-    operator.stop(grace=0)
-    began = time.monotonic()
-    operator.start()
-    done = until(lambda: _rests(operator, count), seconds=120)
-    took = time.monotonic() - began
-    return {
-        "restart_settled": done, "restart_seconds": round(took, 1),
-        "restart_cpu_seconds": round(operator.cost().cpu_seconds, 1),
-        "restart_peak_mib": round(operator.cost().peak_mib),
-        "restart_writes": audit.writes(audit.read(made.audit)).total() - wrote,
-    }  # fmt: skip
-
-
-def _rests(operator: Operator, count: int) -> bool:
-    """Whether each of ``count`` runs was looked at, and nothing waits or is under way."""
-    try:
-        counted = operator.counted()
-    except OSError:
-        return False
-    looks = counted.get("controller_runtime_reconcile_total", 0)
-    busy = counted["workqueue_depth"] + counted["controller_runtime_active_workers"]
-    return looks >= count and not busy
 
 
 def hundred() -> Figures:
     """100 runs of 4 pods."""
-    return fleet(100, 4, fake=100, seconds=120, rest=60)
+    return fleet(100, 4, fake=100, seconds=120, rest=60, beside=True)
 
 
 def trainer() -> Figures:
@@ -231,7 +59,7 @@ def trainer() -> Figures:
             name = f"run-{index:04d}"
             api.call("POST", kubeflow.JOBS.format(TEAM), kubeflow.job(name, TEAM, 4))
             created[name] = time.monotonic()
-        took = complete(api, created, 4, seconds=240, label=kubeflow.LABEL)
+        took = complete(made, created, 4, seconds=240)
         found = speed(100, 4, took, time.monotonic() - began)
         cost = cost_of(process.pid)
         return found | {
@@ -266,11 +94,11 @@ def wide() -> Figures:
         }
         began = time.monotonic()
         api.create_run(body)
-        until(lambda: bool(api.labels(TEAM, "apis/batch/v1", "jobs")), seconds=120, every=0.1)
+        until(lambda: stored.count(made, "jobs", TEAM) > 0, seconds=120, every=0.05)
         planned = time.monotonic() - began
-        until(lambda: len(api.labels(TEAM)) >= 1000, seconds=120, every=0.25)
+        until(lambda: stored.count(made, "pods", TEAM) >= 1000, seconds=120, every=0.1)
         there = time.monotonic() - began
-        until(lambda: "1000/1000" in json.dumps(api.runs(TEAM)), seconds=180)
+        until(lambda: "1000/1000" in json.dumps(api.runs(TEAM)), seconds=180, every=1)
         (run,) = api.runs(TEAM)
         return {
             "nodes": 1000, "gpus": 8000, "plan": run["status"].get("plan", {}).get("summary"),
@@ -279,6 +107,7 @@ def wide() -> Figures:
             "ready": run["status"].get("workers", {}).get("ready"),
             "status_bytes": len(json.dumps(run["status"], ensure_ascii=False).encode()),
             **figures(operator, made, 1), **idle(operator, made, 30),
+            **alone(operator, made, api, limits.least(1000)),
         }  # fmt: skip
 
 
@@ -288,7 +117,7 @@ def restarts() -> Figures:
     count = 200
     with bench(200, stage) as (made, api, operator):
         created = submit(api, count, 2)
-        complete(api, created, 2, seconds=40)
+        complete(made, created, 2, seconds=40)
         before = audit.writes(audit.read(made.audit)).total()
 
         def second() -> list[bool]:
@@ -313,7 +142,7 @@ def reports() -> Figures:
     """200 runs that train, each reporting every 5 s to the HTTPS endpoint."""
     count, every, seconds = 200, 5.0, 120.0
     with bench(count, serving=True) as (made, api, operator):
-        complete(api, submit(api, count, 1), 1, seconds=200)
+        complete(made, submit(api, count, 1), 1, seconds=200)
         until(lambda: phases(api)["Starting"] == count, seconds=60)
         order = Order(
             progress=operator.environment["QWENFT_PROGRESS_URL"], apiserver=made.url,

@@ -37,6 +37,7 @@ One scenario at a time: `make bench-operator SCENARIOS=wide`; each takes ten min
 | work | apply → all pods, p50 / p99 | pods/s | writes a run | CPU | memory | idle | load |
 |---|---|---|---|---|---|---|---|
 """
+_WIDE_LIMIT = 5.0
 _NOTES = """
 ## What each transition writes
 
@@ -74,6 +75,8 @@ def text(known: dict[str, Any]) -> str:
     parts = [_HEAD + "\n".join(rows) + "\n", not_run, _again(known)]
     if {"hundred", "trainer"} <= known.keys():
         parts.append(_beside(known["hundred"], known["trainer"]))
+    if "alone_own_seconds" in known.get("hundred", {}):
+        parts.append(_limit(known["hundred"], known["hundred"]["seconds_to_all_pods"]))
     if len(_points(known)) > 1:
         parts.append(_growth(_points(known)))
     if "wide" in known:
@@ -176,6 +179,18 @@ Plan: {found["plan"]}. Job after {found["seconds_to_job"]} s, its 1,000 pods {fo
 later; {found["ready"]} pods ready; status {found["status_bytes"]:,} bytes; writes {found["writes"]};
 {found["resident_mib"]} MiB, peak {found["peak_mib"]}; CPU {found["cpu_seconds"]} s; idle
 {found["idle_cpu_percent"]:.1f} % of a core and {found["idle_writes"]} writes; load {_load(found)}.
+{_limit(found, found["pods_after_job_seconds"]) if "alone_own_seconds" in found else ""}
+Required: all pods within 5 s of the plan, {"met" if found["pods_after_job_seconds"] <= _WIDE_LIMIT else "**not met**"}.
+"""
+
+
+def _limit(found: dict[str, Any], seconds: float) -> str:
+    """Tell what the Job controller takes by itself, measured on the same plane."""
+    own, least = found["alone_own_seconds"], found["alone_least_seconds"]
+    return f"""
+The same plane without operator and runs, afterwards: the same Jobs take {own} s until all their pods exist (the
+operator's way took {seconds / own:.2f} times that), Jobs of as many pods that ask for next to nothing {least} s
+({seconds / least:.2f} times). The Job controller makes all of these pods, so that this is its limit on this machine.
 """
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from bare import nodes, page
 from bare.api import Api
-from bare.bench import FIGURES, TEAM, bench, small
+from bare.bench import FIGURES
+from bare.fleet import TEAM, bench, small
 from bare.process import Operator
 from qwenft_operator import names
 
