@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwenft_operator import names
+from qwenft_operator.clock import parse_time
 from qwenft_operator.outlook import read_view
 from qwenft_operator.run import Run
 from qwenft_operator.surroundings import (
@@ -18,6 +19,9 @@ from qwenft_operator.surroundings import (
     obstacles,
 )
 from simulated import World, node_body, run_body
+
+LATER = 4e9
+"""Long after anything began."""
 
 
 def run_in(world: World, name: str = "tiny") -> Run:
@@ -68,7 +72,7 @@ def test_no_node_is_asked_for_while_all_pods_are_well() -> None:
 
     world.get = counting  # type: ignore[method-assign]
     children = ask(lambda: list_children(world, "team", "tiny"))
-    assert ask(lambda: lost_nodes(world, children)) == frozenset()
+    assert ask(lambda: lost_nodes(world, children, LATER)) == frozenset()
     assert asked == []
 
 
@@ -77,7 +81,7 @@ def test_a_node_that_is_not_ready_is_lost() -> None:
     world.lose("node-2")
     world._controllers.step()
     children = ask(lambda: list_children(world, "team", "tiny"))
-    assert ask(lambda: lost_nodes(world, children)) == {"node-2"}
+    assert ask(lambda: lost_nodes(world, children, LATER)) == {"node-2"}
 
 
 def test_a_node_that_is_gone_is_lost() -> None:
@@ -86,14 +90,57 @@ def test_a_node_that_is_gone_is_lost() -> None:
     pod["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
     del world.objects["Node", "", pod["spec"]["nodeName"]]
     children = ask(lambda: list_children(world, "team", "tiny"))
-    assert ask(lambda: lost_nodes(world, children)) == {pod["spec"]["nodeName"]}
+    assert ask(lambda: lost_nodes(world, children, LATER)) == {pod["spec"]["nodeName"]}
 
 
 def test_a_pod_that_is_not_ready_on_a_ready_node_loses_nothing() -> None:
     world = training_world()
     world.objects["Pod", "team", "tiny-1-0-x"]["status"]["conditions"] = []
     children = ask(lambda: list_children(world, "team", "tiny"))
-    assert ask(lambda: lost_nodes(world, children)) == frozenset()
+    assert ask(lambda: lost_nodes(world, children, LATER)) == frozenset()
+
+
+def nodes_asked_for(world: World, *, age: float) -> int:
+    """Return how many nodes one look asks for when its pods are so old."""
+    asked: list[str] = []
+    get = world.get
+
+    async def counting(kind: str, namespace: str, name: str) -> Any:
+        asked.append(kind)
+        return await get(kind, namespace, name)
+
+    world.get = counting  # type: ignore[method-assign]
+    children = ask(lambda: list_children(world, "team", "tiny"))
+    created = parse_time(children.pods[0]["metadata"]["creationTimestamp"])
+    assert created is not None
+    ask(lambda: lost_nodes(world, children, created + age))
+    return len(asked)
+
+
+def come_up(world: World) -> None:
+    """Make the run's pods such that have a node and do not run yet."""
+    for pod in world.of_kind("Pod"):
+        pod["status"] = {"phase": "Pending", "conditions": []}
+
+
+@pytest.mark.parametrize(("age", "asked"), [(0.0, 0), (9.0, 0), (10.0, 1), (-5.0, 1)])
+def test_pods_that_come_up_cost_no_look_at_their_nodes(age: float, asked: int) -> None:
+    """A clock that is behind the pod's creation tells nothing: the node is asked for."""
+    world = training_world()
+    come_up(world)
+    assert min(1, nodes_asked_for(world, age=age)) == asked
+
+
+def test_a_young_pod_that_is_deleted_or_has_run_is_looked_into() -> None:
+    world = training_world()
+    come_up(world)
+    world.objects["Pod", "team", "tiny-1-0-x"]["metadata"]["deletionTimestamp"] = (
+        "2027-01-15T08:00:00Z"
+    )
+    assert nodes_asked_for(world, age=1.0) == 1
+    world = training_world()
+    world.objects["Pod", "team", "tiny-1-0-x"]["status"] = {"phase": "Running", "conditions": []}
+    assert nodes_asked_for(world, age=1.0) == 1
 
 
 def test_pods_of_other_runs_take_their_share() -> None:

@@ -177,11 +177,12 @@ class Reconciler:
             owner.name,
             attempt=History.from_status(run.status).live_attempt,
         )
+        now = self._clock()
         observed = observe(
             owner,
             children,
-            lost_nodes=await lost_nodes(self._cluster, children),
-            trouble=await creation_trouble(self._cluster, owner.namespace, children, self._clock()),
+            lost_nodes=await lost_nodes(self._cluster, children, now),
+            trouble=await creation_trouble(self._cluster, owner.namespace, children, now),
             progress=self._reports.newest(owner.uid),
         )
         run = recollected(run, observed, self._clock())

@@ -21,6 +21,12 @@ __all__ = ["creation_trouble", "list_children", "lost_nodes", "obstacles"]
 Body = Mapping[str, Any]
 
 _CREATION_SECONDS = 3.0
+_COMING_UP_SECONDS = 10.0
+"""A pod younger than that is not ready because it starts: nobody knows yet of a node's loss.
+
+Kubernetes notices it after 50 s; without this the nodes of a thousand pods that come up would be
+asked for one by one, at each look.
+"""
 
 
 async def list_children(
@@ -45,13 +51,15 @@ async def list_children(
     return Children(jobs=jobs, pods=pods, config_maps=config_maps)
 
 
-async def lost_nodes(cluster: Cluster, children: Children) -> frozenset[str]:
+async def lost_nodes(cluster: Cluster, children: Children, now: float) -> frozenset[str]:
     """Return the nodes of suspicious pods that are not ready, or gone.
 
     A pod is suspicious while it ought to run but is not ready, or is being deleted: a node that is
     lost marks its pods so. Other nodes are not asked for.
     """
-    suspects = sorted({pod["spec"]["nodeName"] for pod in children.pods if _is_suspicious(pod)})
+    suspects = sorted(
+        {pod["spec"]["nodeName"] for pod in children.pods if _is_suspicious(pod, now)}
+    )
     nodes = await asyncio.gather(*(cluster.get("Node", "", name) for name in suspects))
     return frozenset(
         name
@@ -77,13 +85,16 @@ async def creation_trouble(cluster: Cluster, namespace: str, children: Children,
     return ""
 
 
-def _is_suspicious(pod: Body) -> bool:
-    status = pod.get("status") or {}
+def _is_suspicious(pod: Body, now: float) -> bool:
+    status, deleting = pod.get("status") or {}, "deletionTimestamp" in pod["metadata"]
     if not pod["spec"].get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
         return False
+    if status.get("phase") == "Pending" and not deleting:
+        created = parse_time(pod["metadata"].get("creationTimestamp")) or 0.0
+        return not 0 <= now - created < _COMING_UP_SECONDS
     conditions = status.get("conditions") or ()
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    return not ready or "deletionTimestamp" in pod["metadata"]
+    return not ready or deleting
 
 
 async def obstacles(cluster: Cluster, run: Run, attempt: int) -> tuple[str, ...]:
