@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from bare import nodes
 from bare.api import Api
 from bare.plane import ROOT, Plane, free_ports, plane
 from bare.process import Operator
+from bare.team import report
 from embedded import binaries, layout, versions
 from embedded.stages import wait_until
 from monitoring import Prometheus
@@ -69,16 +68,8 @@ class Scene:
     def report(self, name: str, step: int) -> None:
         """Report a step as the run's first pod would."""
         token = self.api.pod_tokens(TEAM, names.AUDIENCE)[name]
-        port = self.plane.ports["progress"]
-        url = f"https://127.0.0.1:{port}{names.progress_path(TEAM, name)}"
-        body = json.dumps({"qwenft": {**REPORT, "step": step}}).encode()
-        headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(url, body, headers, method="POST")
-        context = ssl.create_default_context(cafile=str(self.certificates / "ca.crt"))
-        handler = urllib.request.HTTPSHandler(context=context)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
-        with opener.open(request, timeout=20) as answer:
-            assert answer.status == 200
+        told = {**REPORT, "step": step}
+        report(self.plane, self.certificates, (TEAM, name), token, told)
 
     def objects(self) -> dict[str, dict[str, Any]]:
         """Return every object of the namespace by uid, Events aside."""
