@@ -72,6 +72,7 @@ def gangs(made: Plane, team: Team) -> Iterator[Operator]:
     finally:
         operator.stop()
         made.kubectl("delete", "node", "--ignore-not-found", *SPARE)
+        made.kubectl("uncordon", "node-0001")
         if "scheduler" not in made.started:
             made.start_scheduler()
 

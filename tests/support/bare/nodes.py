@@ -44,10 +44,15 @@ def make_nodes(plane: Plane, count: int, *, gpus: int = 0) -> None:
         plane.kubectl("create", "-f", "-", stdin=listing)
 
 
-def start_kwok(plane: Plane, *stages: Stage, linger: float = 0) -> None:
-    """Start KWOK; nodes are left alone, pods go through the stages and linger when deleted."""
+def start_kwok(plane: Plane, *stages: Stage, linger: float = 0, saves: bool = False) -> None:
+    """Start KWOK; nodes are left alone, pods go through the stages and linger when deleted.
+
+    With ``saves`` pods that are deleted end as the trainer does before they are gone, with exit
+    code 64. A Job counts a pod that others than itself have deleted only once it has ended.
+    """
     file = plane.folder / "stages.yaml"
-    every = (_running(), *stages, _deleted(linger), _node_stage())
+    going = (_saving(linger), _deleted(0, *_OVER)) if saves else (_deleted(linger),)
+    every = (_running(), *stages, *going, _node_stage())
     file.write_text("\n---\n".join(json.dumps(stage) for stage in every), encoding="utf-8")
     plane.start(
         "kwok", plane.program("kwok"), f"--kubeconfig={plane.kubeconfig('admin')}",
@@ -77,6 +82,9 @@ def _stage(
 
 
 _THERE = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
+_GOING = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
+_OVER = ("Pending", "Succeeded", "Failed")
+"""Phases in which nothing of a pod runs."""
 
 
 def _in(key: str, *values: str) -> dict[str, Any]:
@@ -104,17 +112,35 @@ containerStatuses:
     return _stage("runs", [_THERE, _in(".status.phase", "Pending")], {"statusTemplate": template})
 
 
-def _deleted(seconds: float) -> Stage:
-    gone = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
-    return _stage("goes", [gone], {"delete": True}, seconds=seconds)
+def _deleted(seconds: float, *phases: str) -> Stage:
+    chosen = [_GOING, *([_in(".status.phase", *phases)] if phases else [])]
+    return _stage("goes", chosen, {"delete": True}, seconds=seconds)
+
+
+def _saving(seconds: float) -> Stage:
+    message = json.dumps({"exitCode": 64, "reason": "Preempted"})
+    chosen = [_GOING, _in(".status.phase", "Running")]
+    return _stage("saves", chosen, {"statusTemplate": _ended(64, message)}, seconds=seconds)
 
 
 def ending(
     attempt: int, code: int, *, seconds: float, message: str = "", run: str = "", index: str = ""
 ) -> Stage:
     """Return a stage: pods of that attempt end with ``code`` after ``seconds``."""
+    chosen = [_THERE, _in(".status.phase", "Running"),
+              _in('.metadata.labels["qwenft.dev/attempt"]', str(attempt))]  # fmt: skip
+    if run:
+        chosen.append(_in('.metadata.labels["qwenft.dev/run"]', run))
+    if index:
+        label = '.metadata.labels["batch.kubernetes.io/job-completion-index"]'
+        chosen.append(_in(label, index))
+    name = f"ends-{attempt}-{code}-{run or 'any'}"
+    return _stage(name, chosen, {"statusTemplate": _ended(code, message)}, seconds=seconds)
+
+
+def _ended(code: int, message: str) -> str:
     phase = "Failed" if code else "Succeeded"
-    template = f"""
+    return f"""
 {{{{ $now := Now }}}}
 phase: {phase}
 conditions:
@@ -134,15 +160,6 @@ containerStatuses:
       finishedAt: {{{{ $now | Quote }}}}
 {{{{ end }}}}
 """
-    chosen = [_THERE, _in(".status.phase", "Running"),
-              _in('.metadata.labels["qwenft.dev/attempt"]', str(attempt))]  # fmt: skip
-    if run:
-        chosen.append(_in('.metadata.labels["qwenft.dev/run"]', run))
-    if index:
-        label = '.metadata.labels["batch.kubernetes.io/job-completion-index"]'
-        chosen.append(_in(label, index))
-    name = f"ends-{attempt}-{code}-{run or 'any'}"
-    return _stage(name, chosen, {"statusTemplate": template}, seconds=seconds)
 
 
 def forever() -> tuple[Stage, ...]:

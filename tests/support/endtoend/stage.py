@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from demo import install, platforms, training
+from pathlib import Path
+from typing import Any
+
+from demo import install as steps
+from demo import platforms, training
+from demo.platforms import Images, Platform
 from embedded import layout
 from endtoend.bench import Bench
 from endtoend.files import DATASETS
 
-__all__ = ["NAMESPACE", "set_up"]
+__all__ = ["NAMESPACE", "install", "set_up"]
 
 NAMESPACE = "qwenft-e2e"
 _VALUES = {"scheduling": {"growthSeconds": 2, "growthAgeSeconds": 10}}
@@ -21,9 +26,9 @@ def set_up() -> Bench:
     images = target.images()
     log = layout.from_environment().logs / "e2e.log"
     log.unlink(missing_ok=True)
-    install.helm_install(target, images, log, _VALUES)
-    install.make_namespace(target, NAMESPACE)
-    install.prepare_data(target, images, NAMESPACE)
+    install(target, images, log)
+    steps.make_namespace(target, NAMESPACE)
+    steps.prepare_data(target, images, NAMESPACE)
     made = Bench(
         platform=target,
         images=images,
@@ -33,3 +38,8 @@ def set_up() -> Bench:
     made.kubectl("delete", "qft", "--all", "--wait=false")
     made.pod("datasets", ["python", "/script/train.py"], DATASETS)
     return made
+
+
+def install(target: Platform, images: Images, log: Path, **values: Any) -> None:
+    """Install the operator, or give it other Helm values than the tests' usual ones."""
+    steps.helm_install(target, images, log, _VALUES | values)
