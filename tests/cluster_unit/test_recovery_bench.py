@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import published
+from demo.platforms import Embedded
+from embedded.configuration import KUBERNETES_DEFAULT, QUICK, NodeLoss
 from recovery import bench, page
 from recovery.demands import DEMANDS, Demand
 from recovery.steps import trained
@@ -96,6 +98,24 @@ def test_a_part_without_its_end_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="never closed by <!-- to make bench -->"):
         published.put(shown, "make bench", "new")
     assert "by hand" in shown.read_text(encoding="utf-8")
+
+
+def test_the_cluster_is_started_anew_only_for_other_timings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[NodeLoss] = []
+
+    def set_up(target: Embedded) -> object:
+        started.append(target.cluster.loss)
+        return object()
+
+    monkeypatch.setattr(bench, "set_up", set_up)
+    stands = bench.Stands()
+    for name in ("life", "node", "node_by_default", "node_by_default"):
+        stands(name)
+    assert started == [QUICK, KUBERNETES_DEFAULT]
+    stands("operator")
+    assert started[-1] == QUICK
 
 
 @pytest.mark.parametrize("names", [["flood"], ["life", "flood"]])

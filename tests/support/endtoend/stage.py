@@ -19,9 +19,12 @@ _VALUES = {"scheduling": {"growthSeconds": 2, "growthAgeSeconds": 10}}
 """A run that could grow asks often and soon: by default a minute passes before each."""
 
 
-def set_up() -> Bench:
-    """Return the bench on a cluster with the operator, the sample data and small datasets."""
-    target = platforms.choose()
+def set_up(target: Platform | None = None) -> Bench:
+    """Return the bench on a cluster with the operator, the sample data and small datasets.
+
+    Without a ``target`` it is the one that the environment names, or our own.
+    """
+    target = target or platforms.choose()
     target.up()
     images = target.images()
     log = layout.from_environment().logs / "e2e.log"

@@ -34,6 +34,7 @@ DEMANDS = tuple(
         ("rank", "a rank killed → next new step trained", 12.0),
         ("pod", "a pod deleted → next new step trained", 14.0),
         ("node", "a node killed → next new step trained", 25.0),
+        ("node_by_default", "the same, by Kubernetes' own settings", 75.0),
         ("suspend", "suspended → pods gone, less the time of a save", 5.0),
         ("operator", "operator killed → its successor has acted on an edit", 5.0),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from demo import install, platforms, training
+from embedded.configuration import KUBERNETES_DEFAULT, NodeLoss
 from embedded.stages import StageError
 from endtoend.bench import Bench
 from endtoend.nodes import Nodes
@@ -16,7 +17,7 @@ from endtoend.runs import Body
 from recovery.demands import Samples
 from recovery.steps import follow, read, trained
 
-__all__ = ["EVENTS"]
+__all__ = ["EVENTS", "LOSSES"]
 
 _SECONDS = 300.0
 _OFTEN = 0.1
@@ -48,14 +49,23 @@ def life(bench: Bench, turn: int) -> Samples:
 def node(bench: Bench, turn: int) -> Samples:
     """One run whose node dies, and which goes on with the other one."""
     del turn
+    return {"node": [_without_a_node(bench)]}
+
+
+def node_by_default(bench: Bench, turn: int) -> Samples:
+    """Lose it before a control plane that takes as long to notice as Kubernetes does unasked."""
+    del turn
+    return {"node_by_default": [_without_a_node(bench)]}
+
+
+def _without_a_node(bench: Bench) -> float:
     nodes, name = Nodes(bench), "bench-node"
     bench.submit(recovering(name, epochs=500, resources=_ONE_OR_TWO))
     try:
-        took = _recovery(bench, name, 1, lambda: _kill_node(bench, nodes))
+        return _recovery(bench, name, 1, lambda: _kill_node(bench, nodes))
     finally:
         bench.kubectl("delete", "qft", name, "--wait=false")
         nodes.revive()
-    return {"node": [took]}
 
 
 def operator(bench: Bench, turn: int) -> Samples:
@@ -78,8 +88,11 @@ def operator(bench: Bench, turn: int) -> Samples:
 
 
 EVENTS: dict[str, Callable[[Bench, int], Samples]] = {
-    each.__name__: each for each in (life, node, operator)
+    each.__name__: each for each in (life, node, operator, node_by_default)
 }
+LOSSES: dict[str, NodeLoss] = {"node_by_default": KUBERNETES_DEFAULT}
+"""Events before a control plane of other timings than the tests' quick ones: the cluster is started
+anew for them, and by whoever comes after them."""
 _LABEL = "app.kubernetes.io/name=qwenft-operator"
 
 

@@ -50,8 +50,8 @@ _HEAD = """\
 Written by `make bench-recovery`: a run of the samples' small model on the embedded cluster's two nodes, the image
 present, one process a node, a checkpoint every second step. Times are those that the node gives to the lines of the
 log; a *new* step has a higher number than any that was trained before. The control plane notices a lost node after 8 s
-(`--node-monitor-grace-period=8s`), where Kubernetes' own default is 50 s. All of the cluster shares this machine's two
-cores; `load` is the load average at the end.
+(`--node-monitor-grace-period=8s`); by Kubernetes' own settings, before a control plane started anew for that row, after
+50 s. All of the cluster shares this machine's two cores; `load` is the load average at the end.
 
 | event | required | median | least – most | rounds | when | |
 |---|---|---|---|---|---|---|"""
