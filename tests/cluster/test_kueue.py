@@ -26,6 +26,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.full]
 
 TEAM = "team"
 QUEUE = {"kueue.x-k8s.io/queue-name": "team-a"}
+RACK = "example.com/rack"
+RACKED = {"narrow-1": "narrow", "wide-1": "wide", "wide-2": "wide", "far-1": "far"}
+"""Nodes with room for one pod each, and their racks."""
 URGENT = QUEUE | {"kueue.x-k8s.io/priority-class": "urgent"}
 OBJECTS: list[dict[str, Any]] = [
     {"kind": "ResourceFlavor", "metadata": {"name": "any"}},
@@ -42,6 +45,19 @@ OBJECTS: list[dict[str, Any]] = [
     }},
     {"kind": "LocalQueue", "metadata": {"name": "team-a", "namespace": TEAM},
      "spec": {"clusterQueue": "all"}},
+    {"kind": "Topology", "metadata": {"name": "racks"},
+     "spec": {"levels": [{"nodeLabel": RACK}, {"nodeLabel": "kubernetes.io/hostname"}]}},
+    {"kind": "ResourceFlavor", "metadata": {"name": "racked"},
+     "spec": {"nodeLabels": {"pool": "racks"}, "topologyName": "racks"}},
+    {"kind": "ClusterQueue", "metadata": {"name": "by-rack"}, "spec": {
+        "namespaceSelector": {},
+        "resourceGroups": [{
+            "coveredResources": ["cpu"],
+            "flavors": [{"name": "racked", "resources": [{"name": "cpu", "nominalQuota": "9"}]}],
+        }],
+    }},
+    {"kind": "LocalQueue", "metadata": {"name": "team-b", "namespace": TEAM},
+     "spec": {"clusterQueue": "by-rack"}},
 ]  # fmt: skip
 
 
@@ -53,6 +69,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     with plane(tmp_path_factory.mktemp("kueue"), place) as started:
         started.namespace(TEAM)
         nodes.make_nodes(started, 4)
+        for name, rack in RACKED.items():
+            body = nodes.node(name, cpus=1)
+            body["metadata"]["labels"] |= {"pool": "racks", RACK: rack}
+            started.kubectl("create", "-f", "-", stdin=body)
         ends = [nodes.ending(1, 0, seconds=3, run=name) for name in ("first", "urgent")]
         nodes.start_kwok(started, *ends, linger=1)
         start_kueue(started)
@@ -155,3 +175,47 @@ def test_a_suspended_run_gives_its_quota_to_the_next(made: Plane) -> None:
 def test_a_queue_that_is_not_there_leaves_the_run_waiting_for_it(made: Plane) -> None:
     submit(made, "lost", {"kueue.x-k8s.io/queue-name": "nowhere"})
     reach(made, "lost", "Queued", "waiting for the queue nowhere to admit Job lost-1")
+
+
+def test_a_run_that_requires_one_rack_gets_one_that_has_room_for_all_its_pods(made: Plane) -> None:
+    """Kueue chooses the rack, by the run's annotation on the pods, and holds them to it."""
+    body = run_body("together", TEAM)
+    body["metadata"] |= {
+        "labels": {"kueue.x-k8s.io/queue-name": "team-b"},
+        "annotations": {"kueue.x-k8s.io/podset-required-topology": RACK},
+    }
+    Api(made).create_run(body)
+    reach(made, "together", "Starting", "2 of 2 pods run")
+    listing = json.loads(made.kubectl("get", "pods", "-n", TEAM, "-o", "json"))["items"]
+    assert {pod["spec"]["nodeName"] for pod in listing} == {"wide-1", "wide-2"}
+    (workload,) = json.loads(
+        made.kubectl("get", "workloads.kueue.x-k8s.io", "-n", TEAM, "-o", "json")
+    )["items"]
+    (assigned,) = workload["status"]["admission"]["podSetAssignments"]
+    assert assigned["topologyAssignment"]["levels"] == ["kubernetes.io/hostname"]
+
+
+def test_a_run_that_no_rack_can_hold_waits_in_the_queue(made: Plane) -> None:
+    body = run_body("spread", TEAM, resources={"nodes": {"min": 3, "max": 3}})
+    body["spec"]["training"]["batchSize"] = 12
+    body["metadata"] |= {
+        "labels": {"kueue.x-k8s.io/queue-name": "team-b"},
+        "annotations": {"kueue.x-k8s.io/podset-required-topology": RACK},
+    }
+    Api(made).create_run(body)
+    reach(made, "spread", "Queued", "waiting for the queue team-b to admit Job spread-1")
+    wait_until(
+        lambda: "topology" in made.kubectl("get", "workloads.kueue.x-k8s.io", "-n", TEAM,
+                                           "-o", "jsonpath={.items[*].status.conditions}"),
+        seconds=60, what="Kueue's reason", every=0.3,
+    )  # fmt: skip
+    assert names(made, "pods") == []
+
+
+def test_a_run_that_another_cluster_s_queue_answers_for_is_left_alone(made: Plane) -> None:
+    elsewhere = {"managedBy": "kueue.x-k8s.io/multikueue"}
+    Api(made).create_run(run_body("elsewhere", TEAM, runPolicy=elsewhere))
+    submit(made, "ours")
+    reach(made, "ours", "Starting", "2 of 2 pods run")  # the operator has looked at both by then
+    assert "phase" not in (run_of(made, "elsewhere").get("status") or {})
+    assert names(made, "jobs") == ["ours-1"]
