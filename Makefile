@@ -60,7 +60,7 @@ fuzz: env ## COUNT hostile inputs over every parser (a million and more take hal
 bench-operator: env-unit ## What the operator costs, on a control plane of its own: docs/performance_operator.md
 	@PYTHONPATH=operator/src:tests/cluster:tests/support $(PY) -m bare.bench $(SCENARIOS)
 MINUTES ?= 30
-soak: env-unit ## Runs come, fail, are killed, suspended and deleted for MINUTES: docs/performance_operator.md
+soak: env-unit ## Runs come, fail, are killed, suspended and deleted for MINUTES, on KWOK and the embedded cluster: docs/performance_operator.md
 	@PYTHONPATH=operator/src:tests/cluster:tests/support $(PY) -m bare.soak $(MINUTES)
 supply-chain: env-unit ## SBOMs, known vulnerabilities, checkov, in dist/supply
 	@bash requirements/supply.sh

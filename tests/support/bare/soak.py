@@ -1,20 +1,21 @@
 """`python -m bare.soak [MINUTES]`: runs come, fail, are killed, suspended and deleted.
 
 Every actor leads one run after the other through a life of its kind, under one name, before a real
-apiserver, Job controller and scheduler; KWOK's pods end as each kind wants. The figures go to
+apiserver, Job controller and scheduler; KWOK's pods end as each kind wants. Beside them real runs
+train on the embedded cluster (:mod:`endtoend.soaking`). The figures go to
 ``docs/performance_operator.json``.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from bare import nodes, page
@@ -22,9 +23,12 @@ from bare.api import Api
 from bare.bench import FIGURES
 from bare.fleet import TEAM, bench, small
 from bare.process import Operator
+from bare.verdict import Verdict, judge
+from endtoend import soaking
+from endtoend.stage import set_up
 from qwenft_operator import names
 
-__all__ = ["KINDS", "Soak", "Verdict", "judge", "main"]
+__all__ = ["KINDS", "Soak", "main", "soak"]
 
 LOSS = 1.25
 RESULT = json.dumps({"result": {"finalLoss": LOSS, "steps": 10, "outputPath": "/data/out"}})
@@ -35,10 +39,11 @@ CHILDREN = (
     ("apis/networking.k8s.io/v1", "networkpolicies"),
 )  # fmt: skip
 _OF_EACH, _PODS = 3, 2
+_SUCCEEDING = {"succeeds": 1, "preempted": 2, "killed": 2, "lost": 2, "suspended": 2}
+"""Kind → the attempt whose pods end well."""
 _PATIENCE = 120.0
 """Seconds that a single step of a life may take."""
 _SAMPLE_SECONDS = 5.0
-_TOLERANCE = 0.10
 
 Life = Iterator[Callable[["Look"], bool]]
 """Does something, then yields what has to come true before it goes on."""
@@ -57,29 +62,6 @@ class Look:
     def phase(self, name: str) -> str:
         """Return the run's phase."""
         return str((self.runs.get(name, {}).get("status") or {}).get("phase", ""))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What a soak has shown."""
-
-    minutes: float
-    lives: dict[str, int]
-    """Kind → lives that ended."""
-    wrong: tuple[str, ...]
-    """Ends that were not as they ought to be, and steps that took too long."""
-    orphans: int
-    memory_mib: float
-    """Median after the first sixth, five minutes at most."""
-    lowest: float
-    highest: float
-    """Least and most of any sample after that, as shares of the median."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was wrong and memory was flat."""
-        flat = self.lowest >= 1 - _TOLERANCE and self.highest <= 1 + _TOLERANCE
-        return not self.wrong and not self.orphans and flat and all(self.lives.values())
 
 
 def _succeeded(name: str, attempts: int) -> Callable[[Look], bool]:
@@ -137,6 +119,20 @@ def _killed(api: Api, name: str) -> Life:
     yield _succeeded(name, 2)
 
 
+def _lost(api: Api, name: str) -> Life:
+    """Delete one of the pods, as an eviction or a person would."""
+    pods: list[str] = []
+
+    def found(seen: Look) -> bool:
+        pods[:] = seen.pods.get(name, [])
+        return len(pods) == _PODS
+
+    api.create_run(small(name, _PODS))
+    yield found
+    api.call("DELETE", f"/api/v1/namespaces/{TEAM}/pods/{pods[0]}")
+    yield _succeeded(name, 2)
+
+
 def _suspended(api: Api, name: str) -> Life:
     api.create_run(small(name, _PODS))
     yield _all_pods(name)
@@ -160,7 +156,7 @@ def _wrong(api: Api, name: str) -> Life:
 
 
 KINDS: dict[str, Callable[[Api, str], Life]] = {
-    "succeeds": _succeeds, "preempted": _preempted, "killed": _killed,
+    "succeeds": _succeeds, "preempted": _preempted, "killed": _killed, "lost": _lost,
     "suspended": _suspended, "deleted": _deleted, "wrong": _wrong,
 }  # fmt: skip
 
@@ -173,12 +169,14 @@ def _suspend(api: Api, name: str, *, suspend: bool) -> None:
 def stages() -> tuple[dict[str, Any], ...]:
     """Return how the pods of each kind end."""
     found = []
-    for kind, ends in (("succeeds", 1), ("preempted", 2), ("killed", 2), ("suspended", 2)):
+    for kind, ends in _SUCCEEDING.items():
         for number in range(_OF_EACH):
             run = f"{kind}-{number}"
             found.append(nodes.ending(ends, 0, seconds=4, message=RESULT, run=run))
             if kind == "preempted":
                 found.append(nodes.ending(1, 64, seconds=3, message=PREEMPTED, run=run))
+            if kind == "lost":
+                found.append(nodes.saying_goodbye(run, PREEMPTED))
     return tuple(found)
 
 
@@ -281,43 +279,31 @@ class Soak:
         return Look(runs=runs, pods=pods, children=children)
 
 
-def judge(
-    seconds: float,
-    lives: dict[str, int],
-    wrong: tuple[str, ...],
-    orphans: int,
-    samples: list[tuple[float, float]],
-) -> Verdict:
-    """Return the verdict; ``samples`` are times and MiB, those of the first sixth do not count."""
-    late = [mib for when, mib in samples if when > min(300.0, seconds / 6)]
-    median = statistics.median(late)
-    return Verdict(
-        minutes=seconds / 60,
-        lives=lives,
-        wrong=wrong,
-        orphans=orphans,
-        memory_mib=round(median, 1),
-        lowest=round(min(late) / median, 3),
-        highest=round(max(late) / median, 3),
-    )
-
-
 def soak(minutes: float) -> Verdict:
     """Bring up a plane and soak the operator for so long."""
     with bench(12, *stages()) as (_, api, operator):
         return Soak(api, operator).lead(60 * minutes)
 
 
+def both(minutes: float) -> dict[str, Any]:
+    """Soak one operator before KWOK and one on the embedded cluster at once; return the figures."""
+    trained = soaking.Soak(set_up())
+    with ThreadPoolExecutor(1) as aside:
+        real = aside.submit(trained.lead, 60 * minutes)
+        played = soak(minutes)
+        return {"soak": played.told(), "trained": real.result().told()}
+
+
 def main() -> int:
     """Soak, and write the figures down; 1 if something was wrong."""
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
-    verdict = soak(minutes)
+    found = both(minutes)
+    print(json.dumps(found, indent=1))
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    known["soak"] = asdict(verdict) | {"passed": verdict.passed}
-    print(json.dumps(known["soak"], indent=1))
+    known |= found
     FIGURES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page.write(known)
-    return 0 if verdict.passed else 1
+    return 0 if all(part["passed"] for part in found.values()) else 1
 
 
 if __name__ == "__main__":
