@@ -1,6 +1,7 @@
 """Checkpoints and models that somebody has prepared: detected, and nothing of them is run."""
 
 import json
+import os
 import pathlib
 import pickle
 import sys
@@ -16,10 +17,20 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from qwenft_trainer.checkpoint_files import MANIFEST, digests, find, unlisted, verify, write_json
+from qwenft_trainer.checkpoint_files import (
+    MANIFEST,
+    digests,
+    find,
+    foreign,
+    unlisted,
+    verify,
+    write_json,
+)
 from qwenft_trainer.checkpoint_reader import CONTENTS, GuardedReader, read_contents, suspicious
 from qwenft_trainer.failure import ModelInvalid
 from qwenft_trainer.model import read_config
+from qwenft_trainer.remote import Store
+from qwenft_trainer.remote_checkpoints import Mirror
 
 pytestmark = pytest.mark.torch
 
@@ -154,6 +165,38 @@ def test_a_path_is_read_as_every_python_writes_it(
     assert read_contents(checkpoint) == found
 
 
+@pytest.mark.parametrize("file", ["../other/__0_0.distcp", "/etc/passwd", "", ".."])
+def test_a_table_that_points_out_of_its_checkpoint_is_refused(checkpoint: Path, file: str) -> None:
+    """Nobody's digest vouches for what lies there."""
+    found = read_contents(checkpoint)
+    for place in found.storage_data.values():
+        place.relative_path = file
+    (checkpoint / CONTENTS).write_bytes(pickle.dumps(found))
+    sign(checkpoint)
+    assert f"points to {file!r}" in (suspicious(checkpoint) or "")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"state_dict_metadata": []},
+        {"state_dict_metadata": {"model.a": 7}},
+        {"storage_data": None},
+        {"storage_data": {"model.a": 7}},
+        {"storage_meta": []},
+    ],
+    ids=repr,
+)
+def test_a_table_with_a_part_that_is_none_is_refused(
+    checkpoint: Path, part: dict[str, Any]
+) -> None:
+    found = read_contents(checkpoint)
+    vars(found).update(part)
+    (checkpoint / CONTENTS).write_bytes(pickle.dumps(found))
+    with pytest.raises(pickle.UnpicklingError):
+        read_contents(checkpoint)
+
+
 def test_a_file_that_the_manifest_does_not_know_is_told(checkpoint: Path) -> None:
     (checkpoint / "__9_9.distcp").write_bytes(b"smuggled")
     (found,) = find(checkpoint.parent)
@@ -168,13 +211,57 @@ def test_an_empty_manifest_vouches_for_nothing(checkpoint: Path) -> None:
     assert "is not in manifest.json" in (unlisted(found) or "")
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".."])
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", "..", "a\0b", "\ud800"])
 def test_a_manifest_that_points_elsewhere_is_told(checkpoint: Path, name: str) -> None:
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     manifest["files"][name] = "0"
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
     (found,) = find(checkpoint.parent)
     assert unlisted(found) is not None or verify(found.path, found.files) is not None
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_link, os.mkdir])
+def test_what_is_listed_and_is_no_plain_file_is_told_and_not_read(
+    checkpoint: Path, make: Callable[[Path], None]
+) -> None:
+    make(checkpoint / "__9_9.distcp")
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    manifest["files"]["__9_9.distcp"] = "0"
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+    (found,) = find(checkpoint.parent)
+    assert unlisted(found) == "__9_9.distcp is no plain file"
+
+
+def test_a_manifest_s_names_are_looked_at_before_anything_is_fetched(tmp_path: Path) -> None:
+    """A store's manifest may name ``../../x``, which would be written there."""
+    there, here = tmp_path / "there", tmp_path / "node" / "here"
+    step = there / "checkpoints" / "step-00000004-attempt-0001"
+    step.mkdir(parents=True)
+    manifest = {"step": 4, "attempt": 1, "identity": "run", "notes": {},
+                "files": {"../../smuggled": "0"}}  # fmt: skip
+    write_json(step / MANIFEST, manifest)
+    (there / "smuggled").write_text("from the store")
+    mirror = Mirror(store=Store(there.as_uri()), directory=here)
+    mirror.look(attempt=2)
+    (found,) = find(here)
+    assert "'../../smuggled'" in (foreign(found) or "")
+    mirror.fetch_all(found.path.name, found.files)
+    assert (tmp_path / "node" / "smuggled").exists(), "which is why it is asked first"
+
+
+def test_a_store_s_folder_that_leads_elsewhere_is_not_fetched(tmp_path: Path) -> None:
+    class Leading(Store):
+        def names(self) -> list[str]:
+            return [f"checkpoints/../{MANIFEST}"]
+
+        def get(self, name: str, local: Path) -> None:
+            raise AssertionError(f"{name} was fetched to {local}")
+
+    Mirror(store=Leading(tmp_path.as_uri()), directory=tmp_path / "here").look(attempt=1)
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "evil"])

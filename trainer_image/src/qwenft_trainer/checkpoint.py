@@ -8,7 +8,6 @@ own, and first leaves its number in ``fence.json``, so an attempt that was given
 can neither overwrite nor outrank its successor.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,9 @@ from qwenft_trainer.checkpoint_files import (
     best,
     digests,
     find,
+    foreign,
     fsync_directory,
+    last_attempt,
     remove_old,
     unlisted,
     verify,
@@ -176,6 +177,8 @@ class CheckpointStore:
             return f"it belongs to attempt {found.attempt}, this is attempt {self.attempt}"
         if self.before_step is not None and found.step >= self.before_step:
             return f"one from before step {self.before_step} was asked for"
+        if strange := foreign(found):
+            return strange
         rank, ranks = dist.get_rank(), dist.get_world_size()
         if self.mirror is not None:  # each node looks through its own copy
             fetch, rank, ranks = self.mirror.fetch_all, local_rank(), local_size()
@@ -201,13 +204,10 @@ class CheckpointStore:
     def _check_fence(self) -> None:
         if self.mirror is not None:
             self.mirror.fetch(FENCE)
-        try:
-            fence = json.loads((self.directory / FENCE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if fence.get("identity") == self.identity and fence.get("attempt", 0) > self.attempt:
+        last = last_attempt(self.directory / FENCE, self.identity)
+        if last > self.attempt:
             raise TrainerError(
-                f"attempt {self.attempt} was replaced by attempt {fence['attempt']}, which owns "
+                f"attempt {self.attempt} was replaced by attempt {last}, which owns "
                 f"{self.where}; nothing was written"
             )
 

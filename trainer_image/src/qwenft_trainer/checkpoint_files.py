@@ -6,6 +6,7 @@ digest; a checkpoint is whole exactly when all of them agree.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+# What reading a file that is no such JSON may raise; the last one is of arrays nested without end.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,11 +59,28 @@ def _read(path: Path) -> Found | None:
             step=int(content["step"]),
             attempt=int(content["attempt"]),
             identity=str(content["identity"]),
-            files=dict(content["files"]),
-            notes=dict(content["notes"]),
+            files={name: str(each) for name, each in content["files"].items()},
+            notes={key: each for key, each in content["notes"].items() if _is_figure(each)},
         )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except _DAMAGE:
         return None
+
+
+def _is_figure(value: object) -> bool:
+    """Whether a note is what notes are: a number, or none."""
+    try:
+        return value is None or (isinstance(value, int | float) and math.isfinite(value))
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def last_attempt(fence: Path, identity: str) -> int:
+    """Return which attempt of the run a fence names; 0 where there is none, or another run's."""
+    try:
+        content = json.loads(fence.read_text(encoding="utf-8"))
+        return int(content["attempt"]) if content["identity"] == identity else 0
+    except _DAMAGE:
+        return 0
 
 
 def digests(directory: Path, *, prefix: str) -> dict[str, str]:
@@ -91,12 +111,31 @@ def unlisted(found: Found) -> str | None:
 
     A manifest that lists too little would vouch for files that it does not know.
     """
-    listed, there = set(found.files), {path.name for path in found.path.iterdir()} - {MANIFEST}
-    if strange := sorted(name for name in listed if Path(name).name != name):
-        return f"{MANIFEST} lists {strange[0]!r}, which is no file of the checkpoint"
-    if surplus := sorted(there - listed):
+    if strange := foreign(found):
+        return strange
+    there = {path.name: path for path in found.path.iterdir() if path.name != MANIFEST}
+    if surplus := sorted(there.keys() - found.files.keys()):
         return f"{surplus[0]} is not in {MANIFEST}"
+    for name, path in there.items():
+        if path.is_symlink() or not path.is_file():  # reading a pipe would never end
+            return f"{name} is no plain file"
     return None
+
+
+def foreign(found: Found) -> str | None:
+    """Return what the manifest lists that is no file of its directory, or None.
+
+    To be asked before a file is fetched: a name may lead anywhere.
+    """
+    strange = sorted(name for name in found.files if not is_plain(name))
+    if not strange:
+        return None
+    return f"{MANIFEST} lists {strange[0]!r}, which is no file of the checkpoint"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file in the directory itself."""
+    return Path(name).name == name and name.isprintable() and name not in {"", ".."}
 
 
 def remove_old(

@@ -14,9 +14,17 @@ from typing import Any
 
 import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    StorageMeta,
+    TensorStorageMetadata,
+)
+
+from qwenft_trainer.checkpoint_files import is_plain
 
 CONTENTS = ".metadata"
+STORED = (BytesStorageMetadata, TensorStorageMetadata)
 _METADATA = "torch.distributed.checkpoint.metadata"
 _PATH_OF_3_13 = ("pathlib._local", "PosixPath")
 """As Python 3.13 names the class that other versions find in ``pathlib``."""
@@ -75,13 +83,28 @@ def read_contents(directory: Path) -> Metadata:
     try:
         content = (directory / CONTENTS).read_bytes()
         _check_sizes(content)
-        found = _Unpickler(io.BytesIO(content)).load()
+        return _checked(_Unpickler(io.BytesIO(content)).load())
     except (OSError, pickle.UnpicklingError):
         raise
     except Exception as error:  # a damaged pickle may raise anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(found: object) -> Metadata:
+    """Return the table; refuse what is none, and one that points out of its directory."""
     if not isinstance(found, Metadata):
         raise pickle.UnpicklingError(f"it is a {type(found).__name__}")
+    known, places = found.state_dict_metadata, found.storage_data
+    if not isinstance(known, dict) or not isinstance(places, dict):
+        raise pickle.UnpicklingError("it lists nothing")
+    if not isinstance(found.storage_meta, StorageMeta | None):
+        raise pickle.UnpicklingError("it was not written by torch")
+    if strange := [name for name, each in known.items() if not isinstance(each, STORED)]:
+        raise pickle.UnpicklingError(f"{strange[0]!r} is no entry of such a table")
+    for place in places.values():
+        file = place.relative_path
+        if not is_plain(file):
+            raise pickle.UnpicklingError(f"it points to {file!r}, out of the checkpoint")
     return found
 
 

@@ -39,7 +39,7 @@ class Mirror:
         self.directory.mkdir(parents=True)
         names = self._names()
         whole = {name.split("/")[0] for name in names if name.endswith(f"/{MANIFEST}")}
-        for name in whole:
+        for name in filter(_NAME.fullmatch, whole):  # a name like ".." would lead elsewhere
             self.fetch(f"{name}/{MANIFEST}")
         self.remove(
             {

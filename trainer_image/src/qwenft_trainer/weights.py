@@ -71,19 +71,28 @@ def _read(parts: Sequence[Stage], directory: Path) -> None:
         for name, value in parameters_of(parts).items()
         if not is_adapter(name) and not is_packed(name)
     }
+    _check(
+        {name: value.shape for name, value in wanted.items()} | _packed_shapes(parts),
+        shapes_in(directory),
+        directory,
+    )
+    load(wanted, storage_reader=HuggingFaceStorageReader(str(directory)))
+
+
+def shapes_in(directory: Path) -> dict[str, torch.Size]:
+    """Return the shape of every tensor in a model's directory, from the files' headers alone.
+
+    Raises :class:`ModelInvalid` where there is no safetensors file or a damaged one.
+    """
     if not any(directory.glob("*.safetensors")):
         raise ModelInvalid(f"{directory} holds no *.safetensors files; convert the model first")
     reader = HuggingFaceStorageReader(str(directory))
     try:
         found = reader.read_metadata().state_dict_metadata
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelInvalid(f"the safetensors files in {directory} are damaged: {error}") from error
-    _check(
-        {name: value.shape for name, value in wanted.items()} | _packed_shapes(parts),
-        {name: meta.size for name, meta in found.items() if hasattr(meta, "size")},
-        directory,
-    )
-    load(wanted, storage_reader=HuggingFaceStorageReader(str(directory)))
+    except Exception as error:  # a damaged header raises whatever its bytes lead to
+        what = f"{type(error).__name__}: {error}"
+        raise ModelInvalid(f"the safetensors files in {directory} are damaged: {what}") from error
+    return {name: meta.size for name, meta in found.items() if hasattr(meta, "size")}
 
 
 def _packed_shapes(parts: Sequence[Stage]) -> dict[str, torch.Size]:
