@@ -17,11 +17,11 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from qwenft_trainer.checkpoint import CheckpointStore
 from qwenft_trainer.checkpoint_files import (
     MANIFEST,
     digests,
     find,
-    foreign,
     unlisted,
     verify,
     write_json,
@@ -248,7 +248,9 @@ def test_a_manifest_s_names_are_looked_at_before_anything_is_fetched(tmp_path: P
     mirror = Mirror(store=Store(there.as_uri()), directory=here)
     mirror.look(attempt=2)
     (found,) = find(here)
-    assert "'../../smuggled'" in (foreign(found) or "")
+    store = CheckpointStore(directory=here, identity="run", attempt=2, mirror=mirror)
+    assert "'../../smuggled'" in (store._unusable(found) or "")
+    assert not (tmp_path / "node" / "smuggled").exists()
     mirror.fetch_all(found.path.name, found.files)
     assert (tmp_path / "node" / "smuggled").exists(), "which is why it is asked first"
 

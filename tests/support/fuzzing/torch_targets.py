@@ -16,9 +16,10 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from fuzzing.checkpoint_targets import LISTED, checkpoint_targets
 from fuzzing.mutate import damaged, mutated
 from fuzzing.targets import Target
-from qwenft_trainer.checkpoint_files import MANIFEST, find, unlisted
+from qwenft_trainer.checkpoint_files import MANIFEST, Found, best, find, unlisted, verify
 from qwenft_trainer.checkpoint_reader import CONTENTS, read_contents
 from qwenft_trainer.data import load
 from qwenft_trainer.failure import DatasetInvalid
@@ -30,7 +31,6 @@ RECORDS = [
     {"input_ids": [1, 2, 3], "attention_mask": [1, 1, 0], "labels": [-100, 2, 3]},
     {"input_ids": [4, 5], "attention_mask": [1, 1]},
 ]
-LISTED = {"step": 4, "attempt": 1, "identity": "run", "files": {"__0_0.distcp": "0"}, "notes": {}}
 
 
 def _dataset() -> bytes:
@@ -54,6 +54,11 @@ def _into(file: Path, read: Callable[[], Any]) -> Callable[[bytes], Any]:
     return call
 
 
+def _looked_at(there: tuple[Found, ...]) -> list[str | None]:
+    best(there)
+    return [unlisted(each) or verify(each.path, each.files) for each in there]
+
+
 def torch_targets(folder: Path) -> tuple[Target, ...]:
     """Return the targets; files are written into ``folder``."""
     dataset, contents = _dataset(), _contents()
@@ -71,8 +76,9 @@ def torch_targets(folder: Path) -> tuple[Target, ...]:
         Target(name="dataset records", make=lambda c: mutated(RECORDS, c),
                read=lambda records: flatten(records, where="train"), answers=(DatasetInvalid,)),
         Target(name="checkpoint manifest", make=manifest,
-               read=_into(step / MANIFEST, lambda: [unlisted(each) for each in find(folder)])),
+               read=_into(step / MANIFEST, lambda: _looked_at(find(folder)))),
         Target(name="checkpoint contents", make=lambda c: damaged(contents, c),
                read=_into(folder / CONTENTS, lambda: read_contents(folder)),
                answers=(pickle.UnpicklingError,)),
+        *checkpoint_targets(folder),
     )  # fmt: skip
