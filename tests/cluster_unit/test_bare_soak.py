@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -147,6 +148,29 @@ def test_each_kind_does_what_its_name_says(kind: str, calls: list[str]) -> None:
     assert (api.calls, made.wrong, made.ended) == (calls, [], 1)
 
 
+def test_a_busy_apiserver_is_asked_again_and_any_other_refusal_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Busy:
+        asked = 0
+
+        def call(self, method: str) -> str:
+            self.asked += 1
+            if self.asked < 3:
+                raise RuntimeError("GET /x: 429 b'storage is (re)initializing'")
+            if method == "PUT":
+                raise RuntimeError("PUT /x: 422 b'no'")
+            return method
+
+    monkeypatch.setattr(soak.time, "sleep", lambda _: None)
+    assert soak.Patient(Busy()).call("GET") == "GET"  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="422"):
+        soak.Patient(Busy()).call("PUT")  # type: ignore[arg-type]
+    monkeypatch.setattr(soak, "_PATIENCE", -1.0)
+    with pytest.raises(RuntimeError, match="429"):
+        soak.Patient(Busy()).call("GET")  # type: ignore[arg-type]
+
+
 def trained(**changes: Any) -> Trained:
     lives = dict.fromkeys(soaking.KINDS, 1)
     made = asdict(verdict(lives=lives)) | {"ended": 4, "loss": 2.5, "apart": 3e-7}
@@ -250,7 +274,7 @@ def lead(monkeypatch: pytest.MonkeyPatch, kind: str, bench: FakeBench, first: in
     made = soaking.Actor(bench=bench, number=0, expected=2.5)  # type: ignore[arg-type]
     clock = iter((0.0, 2.0))
     monkeypatch.setattr(soaking.time, "monotonic", lambda: next(clock))
-    made.lead(1.0)
+    made.lead(1.0, threading.Event())
     assert removed == [f"soak-0-{kind}"]
     return made
 

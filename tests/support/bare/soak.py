@@ -9,6 +9,7 @@ train on the embedded cluster (:mod:`endtoend.soaking`). The figures go to
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -41,6 +42,7 @@ CHILDREN = (
 _OF_EACH, _PODS = 3, 2
 _SUCCEEDING = {"succeeds": 1, "preempted": 2, "killed": 2, "lost": 2, "suspended": 2}
 """Kind → the attempt whose pods end well."""
+_BUSY = re.compile(r": (429|503) ")
 _PATIENCE = 120.0
 """Seconds that a single step of a life may take."""
 _SAMPLE_SECONDS = 5.0
@@ -90,17 +92,17 @@ def _all_pods(name: str) -> Callable[[Look], bool]:
     return lambda seen: len(seen.pods.get(name, ())) == _PODS
 
 
-def _succeeds(api: Api, name: str) -> Life:
+def _succeeds(api: Api | Patient, name: str) -> Life:
     api.create_run(small(name, _PODS))
     yield _succeeded(name, 1)
 
 
-def _preempted(api: Api, name: str) -> Life:
+def _preempted(api: Api | Patient, name: str) -> Life:
     api.create_run(small(name, _PODS))
     yield _succeeded(name, 2)
 
 
-def _killed(api: Api, name: str) -> Life:
+def _killed(api: Api | Patient, name: str) -> Life:
     """Kill the container of one of the pods, as its kubelet would tell of it."""
     pods: list[str] = []
 
@@ -119,7 +121,7 @@ def _killed(api: Api, name: str) -> Life:
     yield _succeeded(name, 2)
 
 
-def _lost(api: Api, name: str) -> Life:
+def _lost(api: Api | Patient, name: str) -> Life:
     """Delete one of the pods, as an eviction or a person would."""
     pods: list[str] = []
 
@@ -133,7 +135,7 @@ def _lost(api: Api, name: str) -> Life:
     yield _succeeded(name, 2)
 
 
-def _suspended(api: Api, name: str) -> Life:
+def _suspended(api: Api | Patient, name: str) -> Life:
     api.create_run(small(name, _PODS))
     yield _all_pods(name)
     _suspend(api, name, suspend=True)
@@ -142,12 +144,12 @@ def _suspended(api: Api, name: str) -> Life:
     yield _succeeded(name, 2)
 
 
-def _deleted(api: Api, name: str) -> Life:
+def _deleted(api: Api | Patient, name: str) -> Life:
     api.create_run(small(name, _PODS))
     yield _all_pods(name)
 
 
-def _wrong(api: Api, name: str) -> Life:
+def _wrong(api: Api | Patient, name: str) -> Life:
     """Ask for a batch that no number of processes divides into."""
     body = small(name, _PODS)
     body["spec"]["training"]["batchSize"] = 3
@@ -155,13 +157,13 @@ def _wrong(api: Api, name: str) -> Life:
     yield lambda seen: seen.phase(name) in (names.FAILED, names.PENDING)
 
 
-KINDS: dict[str, Callable[[Api, str], Life]] = {
+KINDS: dict[str, Callable[[Api | Patient, str], Life]] = {
     "succeeds": _succeeds, "preempted": _preempted, "killed": _killed, "lost": _lost,
     "suspended": _suspended, "deleted": _deleted, "wrong": _wrong,
 }  # fmt: skip
 
 
-def _suspend(api: Api, name: str, *, suspend: bool) -> None:
+def _suspend(api: Api | Patient, name: str, *, suspend: bool) -> None:
     patch = {"spec": {"runPolicy": {"suspend": suspend}}}
     api.call("PATCH", f"{RUNS}/{name}", patch, content="application/merge-patch+json")
 
@@ -180,11 +182,31 @@ def stages() -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
+class Patient:
+    """Asks again where an apiserver is too busy to do anything, as a client-go does."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **options: self._again(getattr(self._api, name), *args, **options)
+
+    def _again(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return ask(*args, **options)
+            except RuntimeError as error:
+                if not _BUSY.search(str(error)) or time.monotonic() > deadline:
+                    raise
+            time.sleep(1.0)
+
+
 @dataclass(kw_only=True)
 class Actor:
     """Leads one run after the other through lives of one kind."""
 
-    api: Api
+    api: Api | Patient
     kind: str
     name: str
     ended: int = 0
@@ -237,7 +259,7 @@ class Actor:
 class Soak:
     """All actors, and what is seen of the operator meanwhile."""
 
-    def __init__(self, api: Api, operator: Operator) -> None:
+    def __init__(self, api: Api | Patient, operator: Operator) -> None:
         self._api = api
         self._operator = operator
         self._actors = [
@@ -282,7 +304,7 @@ class Soak:
 def soak(minutes: float) -> Verdict:
     """Bring up a plane and soak the operator for so long."""
     with bench(12, *stages()) as (_, api, operator):
-        return Soak(api, operator).lead(60 * minutes)
+        return Soak(Patient(api), operator).lead(60 * minutes)
 
 
 def both(minutes: float) -> dict[str, Any]:
@@ -290,7 +312,11 @@ def both(minutes: float) -> dict[str, Any]:
     trained = soaking.Soak(set_up())
     with ThreadPoolExecutor(1) as aside:
         real = aside.submit(trained.lead, 60 * minutes)
-        played = soak(minutes)
+        try:
+            played = soak(minutes)
+        except BaseException:
+            trained.over.set()  # else it would be told in half an hour
+            raise
         return {"soak": played.told(), "trained": real.result().told()}
 
 

@@ -8,6 +8,7 @@ share it.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -95,18 +96,20 @@ class Actor:
     losses: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def lead(self, deadline: float) -> None:
-        """Begin lives until ``deadline``, a time of the monotonic clock."""
+    def lead(self, deadline: float, over: threading.Event) -> None:
+        """Begin lives until ``deadline``, a time of the monotonic clock, or until it is over."""
         kinds = tuple(KINDS)
         turn = self.number * (len(kinds) // _AT_ONCE)
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not over.is_set():
             kind = kinds[turn % len(kinds)]
             name = f"{PREFIX}{self.number}-{kind}"
             try:
-                self._live(kind, name)
+                try:
+                    self._live(kind, name)
+                finally:
+                    training.remove(self.bench.platform, name, self.bench.namespace)
             except Exception as error:  # noqa: BLE001 - a life that went wrong is a finding
                 self.wrong.append(f"{name}: {error}")
-            training.remove(self.bench.platform, name, self.bench.namespace)
             turn += 1
 
     def _live(self, kind: str, name: str) -> None:
@@ -140,6 +143,7 @@ class Soak:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
+        self.over = threading.Event()
         name = bench.submit(recovering(f"{PREFIX}undisturbed"))
         self._expected = float(bench.result(name, _PATIENCE)["result"]["finalLoss"])
         training.remove(bench.platform, name, bench.namespace)
@@ -153,7 +157,7 @@ class Soak:
             for number in range(_AT_ONCE)
         ]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            going = [pool.submit(actor.lead, began + seconds) for actor in actors]
+            going = [pool.submit(actor.lead, began + seconds, self.over) for actor in actors]
             samples = self._watch(going, began)
         lives = {kind: sum(actor.lives[kind] for actor in actors) for kind in KINDS}
         wrong = [line for actor in actors for line in actor.wrong]
