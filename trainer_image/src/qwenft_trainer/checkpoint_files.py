@@ -33,8 +33,7 @@ class Found:
     @property
     def validation_loss(self) -> float | None:
         """The validation loss at this step, where it was evaluated."""
-        loss = self.notes.get("validationLoss")
-        return float(loss) if isinstance(loss, int | float) else None
+        return figure(self.notes, "validationLoss")
 
     def files_of(self, rank: int, ranks: int) -> dict[str, str]:
         """Return the share of files that ``rank`` of ``ranks`` checks."""
@@ -60,18 +59,19 @@ def _read(path: Path) -> Found | None:
             attempt=int(content["attempt"]),
             identity=str(content["identity"]),
             files={name: str(each) for name, each in content["files"].items()},
-            notes={key: each for key, each in content["notes"].items() if _is_figure(each)},
+            notes=dict(content["notes"].items()),
         )
     except _DAMAGE:
         return None
 
 
-def _is_figure(value: object) -> bool:
-    """Whether a note is what notes are: a number, or none."""
+def figure(notes: Mapping[str, Any], name: str) -> float | None:
+    """Return a note that is a finite number; None for any other, and where there is none."""
+    value = notes.get(name)
     try:
-        return value is None or (isinstance(value, int | float) and math.isfinite(value))
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
     except OverflowError:  # an integer beyond every float
-        return False
+        return None
 
 
 def last_attempt(fence: Path, identity: str) -> int:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from qwenft_trainer import converted, planfile, trackers, transfer
 from qwenft_trainer.best import Best, export_best
 from qwenft_trainer.checkpoint import CheckpointStore
+from qwenft_trainer.checkpoint_files import figure
 from qwenft_trainer.export import export_result
 from qwenft_trainer.failure import DatasetInvalid, NumericError, Preempted
 from qwenft_trainer.feed import build_feed
@@ -120,10 +121,10 @@ def resume(run: Run) -> None:
     restored = run.store.restore(run.stages, run.optimizer)
     run.step, notes = restored.step, restored.notes
     run.saver.begun = run.saver.published = restored.step or None
-    run.before = notes.get("validationLossBefore")
-    run.lowest = notes.get("lowestValidationLoss")
-    run.trained_tokens = notes.get("trainedTokens", 0)
-    run.seconds_before = notes.get("seconds", 0.0)
+    run.before = figure(notes, "validationLossBefore")
+    run.lowest = figure(notes, "lowestValidationLoss")
+    run.trained_tokens = int(figure(notes, "trainedTokens") or 0)
+    run.seconds_before = figure(notes, "seconds") or 0.0
     if run.step:
         say(f"resumed after step {run.step} of {run.total}")
 
