@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from parity import scripted
+from parity.plans import PLANS, SPECIAL, WIDER, plan_file
 from parity.scripted import Job
 from qwenft_trainer import stdlib_sample
 
@@ -31,17 +32,6 @@ SAMPLE = ROOT / "manifests" / "samples" / "train_qwen.py"
 RICH = Path(__file__).parent / "scripts" / "rich.py"
 TOLERANCE = 1e-5
 VOCABULARY = 512
-SHAPE = {
-    "schema_version": 1, "world_size": 2, "nodes": 1, "processes_per_node": 2, "pp": 1,
-    "dp_replicate": 1, "dp_shard": 1, "tp": 1, "micro_batch_size": 8,
-    "gradient_accumulation_steps": 1, "global_batch_size": 8, "sequence_length": 20,
-}  # fmt: skip
-PLANS = {
-    "replicate 2": {"dp_replicate": 2, "micro_batch_size": 4},
-    "shard 2": {"dp_shard": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2},
-    "tensor 2": {"tp": 2},
-    "pipeline 2": {"pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +61,11 @@ def records(count: int, generator: torch.Generator) -> Iterator[dict[str, torch.
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-def launch(script: Path, plan: dict[str, int], *arguments: str, work: Path) -> str:
+def launch(script: Path, plan: str, *arguments: str, work: Path) -> str:
     """Run a script by the launcher itself, as a pod does."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("QWENFT_", "PET_"))}
     environ |= {"OMP_NUM_THREADS": "1", "QWENFT_TERMINATION_LOG": str(work / "termination")}
-    (work / "plan.json").write_text(json.dumps(SHAPE | plan), encoding="utf-8")
+    (work / "plan.json").write_text(json.dumps(plan_file(plan)), encoding="utf-8")
     environ["QWENFT_PLAN"] = str(work / "plan.json")
     command = [sys.executable, "-m", "qwenft_trainer", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -136,7 +126,7 @@ def printed(data: Path) -> Callable[[str, str], str]:
         script, arguments = SCRIPTS[kind]
         place = data / f"{kind} {name} run"
         place.mkdir()
-        plan = None if name == "plain" else SHAPE | PLANS[name]
+        plan = None if name == "plain" else plan_file(name)
         given = arguments(data, data / f"{kind} {name}")
         job = Job(name=name, script=script, arguments=given, plan=plan)
         ended = scripted.run(place, [job])[name]
@@ -162,7 +152,7 @@ OFTEN = {
 
 
 def combinations() -> Iterator[Any]:
-    for pair in product(SCRIPTS, PLANS):
+    for pair in product(SCRIPTS, (*PLANS, *WIDER, *SPECIAL)):
         yield pytest.param(*pair, marks=[] if pair in OFTEN else [pytest.mark.full])
 
 
@@ -194,6 +184,6 @@ def test_the_launcher_runs_a_script_as_forked_ranks_do(
     printed: Callable[[str, str], str], data: Path, tmp_path: Path
 ) -> None:
     arguments = sample_arguments(data, tmp_path / "saved")
-    output = launch(SAMPLE, PLANS["shard 2"], *arguments, work=tmp_path)
+    output = launch(SAMPLE, "shard 2", *arguments, work=tmp_path)
     assert len(numbers(output)) == LINES["sample"]
     assert_same(output, printed("sample", "plain"))

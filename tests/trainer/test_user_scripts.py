@@ -5,7 +5,7 @@ error names the line that ends in the comment given here.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from parity import scripted
+from parity.plans import PLANS, WIDER, plan_file
 from parity.scripted import Ended, Job
 from qwenft_trainer.failure import PlanInvalid
 from qwenft_trainer.here import cuda_calls
@@ -25,17 +26,6 @@ pytestmark = pytest.mark.torch
 
 SCRIPTS = Path(__file__).parent / "scripts"
 TOLERANCE = 1e-5
-SHAPE = {
-    "schema_version": 1, "world_size": 2, "nodes": 1, "processes_per_node": 2, "pp": 1,
-    "dp_replicate": 1, "dp_shard": 1, "tp": 1, "micro_batch_size": 8,
-    "gradient_accumulation_steps": 1, "global_batch_size": 8, "sequence_length": 20,
-}  # fmt: skip
-PLANS: Mapping[str, Mapping[str, int]] = {
-    "replicate 2": {"dp_replicate": 2, "micro_batch_size": 4},
-    "shard 2": {"dp_shard": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2},
-    "tensor 2": {"tp": 2},
-    "pipeline 2": {"pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4},
-}
 EQUAL = ("accumulate", "checkpoint", "count", "early", "ema", "iterable", "layers", "main", "norm",
          "own_optimizer", "resume", "say")  # fmt: skip
 REFUSED = {
@@ -44,7 +34,11 @@ REFUSED = {
     ("hook", None): ("the hook", "between loss.backward() and optimizer.step()"),
     ("inner", None): ("the module", "use model.named_parameters()"),
     ("modules", None): ("the modules", "use model.named_parameters()"),
-    ("norm", "pipeline 2"): ("the norm", "take the norm from clip_grad_norm_"),
+    **{
+        ("norm", name): ("the norm", "take the norm from clip_grad_norm_")
+        for name in (*PLANS, *WIDER)
+        if "pipeline" in name
+    },
     ("peft", None): ("the call", "training.method: lora"),
     ("sum", None): ("the sum", "a gradient's norm from clip_grad_norm_"),
     ("trainer", None): ("the call", "write the loop"),
@@ -57,16 +51,6 @@ OFTEN = {
     "sum": "shard 2",
 }  # fmt: skip
 """What ``make test`` runs: most scripts once, and each plan several times."""
-WIDER: Mapping[str, Mapping[str, int]] = {
-    "shard 2, tensor 2": {"dp_shard": 2, "tp": 2, "micro_batch_size": 4},
-    "shard 2, pipeline 2": {
-        "dp_shard": 2, "pp": 2, "micro_batch_size": 1, "gradient_accumulation_steps": 4,
-    },
-    "tensor 2, pipeline 2": {
-        "tp": 2, "pp": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 4,
-    },
-}  # fmt: skip
-FOUR = {"world_size": 4, "processes_per_node": 4}
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +78,6 @@ def records(count: int) -> Iterator[dict[str, torch.Tensor]]:
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-def plan_of(name: str) -> Mapping[str, Any]:
-    return SHAPE | PLANS[name] if name in PLANS else SHAPE | FOUR | WIDER[name]
-
-
 Run = Callable[..., tuple[Ended, Path]]
 
 
@@ -106,8 +86,10 @@ def run(data: Path) -> Run:
     """Run a script under a plan, once; return how it ended and its folder."""
 
     @cache
-    def once(script: str, name: str, compiler: str = "") -> tuple[Ended, Path]:
-        place = data / f"{script} {name} {compiler}"
+    def once(
+        script: str, name: str, compiler: str = "", precision: str = "fp32"
+    ) -> tuple[Ended, Path]:
+        place = data / f"{script} {name} {compiler} {precision}"
         place.mkdir()
         words = ("--model", str(data / "model"), "--dataset", str(data / "dataset.pt"),
                  "--output", str(place / "saved"))  # fmt: skip
@@ -115,7 +97,7 @@ def run(data: Path) -> Run:
             name=name,
             script=SCRIPTS / f"user_{script}.py",
             arguments=words,
-            plan=None if name == "plain" else plan_of(name),
+            plan=None if name == "plain" else plan_file(name, precision=precision),
             variables={"QWENFT_PATIENCE_SECONDS": "60", "QWENFT_COMPILE": compiler},
         )
         return scripted.run(place, [job])[name], place
@@ -143,7 +125,7 @@ def pairs() -> Iterator[Any]:
     for script, name in product(ALL, PLANS):
         often = OFTEN.get(script) == name or (script, name) == ("norm", "pipeline 2")
         yield pytest.param(script, name, marks=[] if often else [pytest.mark.full])
-    for script, name in product(("checkpoint", "resume", "ema"), WIDER):
+    for script, name in product(EQUAL, WIDER):
         yield pytest.param(script, name, marks=[pytest.mark.full])
 
 
@@ -217,6 +199,18 @@ def test_a_compiled_script_prints_what_one_process_does(name: str, run: Run) -> 
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("name", PLANS)
+def test_a_script_in_bf16_prints_nearly_what_one_process_does_in_fp32(name: str, run: Run) -> None:
+    ended, _ = run("accumulate", name, precision="bf16")
+    assert ended.code == 0, ended.errors
+    ours, theirs = (
+        words_and_numbers(each.output) for each in (ended, run("accumulate", "plain")[0])
+    )
+    assert not same(ours, theirs), "as exact as fp32"
+    assert same(ours, theirs, tolerance=5e-3), f"{ours}\n{theirs}"
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["replicate 2", "pipeline 2"])
 def test_a_script_s_own_checkpoint_is_the_file_that_one_process_writes(name: str, run: Run) -> None:
     _, place = run("checkpoint", name)
@@ -230,10 +224,10 @@ def test_a_script_s_own_checkpoint_is_the_file_that_one_process_writes(name: str
         torch.testing.assert_close(mine[index], entry, atol=1e-5, rtol=1e-4)
 
 
-def same(ours: list[Any], theirs: list[Any]) -> bool:
+def same(ours: list[Any], theirs: list[Any], *, tolerance: float = TOLERANCE) -> bool:
     """Compare words exactly and numbers nearly."""
     return len(ours) == len(theirs) and all(
-        a == b if isinstance(b, str) else a == pytest.approx(b, abs=TOLERANCE, rel=TOLERANCE)
+        a == b if isinstance(b, str) else a == pytest.approx(b, abs=tolerance, rel=tolerance)
         for a, b in zip(ours, theirs, strict=True)
     )
 
