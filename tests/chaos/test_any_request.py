@@ -112,7 +112,10 @@ class Edited:
 
     async def pods_stand(self) -> bool:
         pods = await self.stage.api.list("Pod", self.namespace)
-        return not any("deletionTimestamp" in each["metadata"] for each in pods)
+        return all(
+            each["status"].get("phase") == "Running" and "deletionTimestamp" not in each["metadata"]
+            for each in pods
+        )  # what still comes up is told later, and that is no idle write
 
     async def living(self) -> list[dict[str, Any]]:
         jobs = await self.stage.api.list("Job", self.namespace)
