@@ -20,6 +20,7 @@ PRODUCTS = {
         binaries.kueue(PINS),
         binaries.training_operator(PINS),
         binaries.kube_score(PINS),
+        binaries.cyclonus(PINS),
     )
 }
 # Where a product's version must stand in its go.mod.
@@ -32,6 +33,7 @@ MODULES = {
     "kueue": "sigs.k8s.io/kueue",
     "trainingoperator": "github.com/kubeflow/training-operator",
     "kubescore": "github.com/zegl/kube-score",
+    "cyclonus": "github.com/mattfenwick/cyclonus",
     "kwok": "sigs.k8s.io/kwok",
 }
 

@@ -1,18 +1,24 @@
 """What the NetworkPolicy of a run means: who can reach its pods, and who cannot.
 
 The verdicts are those of a small evaluator in this file, written from the API's documentation: a
-pod that no policy selects is open; a selected one is reached by what some policy allows. The
-embedded cluster's network does not enforce policies, so no packet is sent here.
+pod that no policy selects is open; a selected one is reached by what some policy allows. Cyclonus,
+built from its module, is asked about the same pairs and has to agree. The embedded cluster's
+network does not enforce policies, so no packet is sent here.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embedded import binaries, layout, versions
+from embedded.stages import run
 from qwenft_operator import names
 from qwenft_operator.render import render
 from qwenft_operator.run import Owner, Settings
@@ -144,3 +150,36 @@ def test_every_pod_of_the_attempt_carries_the_label_that_the_wall_goes_by() -> N
     selector = policy(MINE)["spec"]["podSelector"]["matchLabels"]
     assert selector == {names.LABEL_UID: "uid-1"}
     assert TARGET.labels[names.LABEL_UID] == "uid-1"
+
+
+def asked(policies: Iterable[Policy], pairs: list[tuple[Peer, Peer, int]], folder: Path) -> Any:
+    """Return whether each pair's source may open a connection to that port, as Cyclonus says."""
+    place, product = layout.from_environment(), binaries.cyclonus(versions.load())
+    binaries.build(place, product)
+    (folder / "policies").mkdir()
+    for index, each in enumerate(policies):
+        (folder / "policies" / f"{index}.yaml").write_text(json.dumps(each))
+    (folder / "traffic.json").write_text(json.dumps([
+        {"Source": internal(source), "Destination": internal(target), "ResolvedPort": port,
+         "ResolvedPortName": "", "Protocol": "TCP"}
+        for source, target, port in pairs
+    ]))  # fmt: skip
+    told = run([binaries.home(place, product) / "cyclonus", "analyze", "--mode", "query-traffic",
+                "--policy-path", str(folder / "policies"),
+                "--traffic-path", str(folder / "traffic.json")])  # fmt: skip
+    return [word == "TRUE" for word in re.findall(r"IS ALLOWED\?\s*\|\s*(TRUE|FALSE)", told)]
+
+
+def internal(peer: Peer) -> dict[str, Any]:
+    place = {"PodLabels": dict(peer.labels), "NamespaceLabels": {}, "Namespace": peer.namespace}
+    return {"Internal": place, "IP": "10.0.0.1"}
+
+
+@pytest.mark.full
+def test_cyclonus_agrees_about_every_pair_and_port(tmp_path: Path) -> None:
+    everyone = [TARGET, *DENIED.values(), Peer(namespace="team", labels={"app": "web"})]
+    pairs = [(source, target, port) for source in everyone for target in everyone
+             for port in PORTS]  # fmt: skip
+    ours = [reaches(POLICIES, *pair) for pair in pairs]
+    assert asked(POLICIES, pairs, tmp_path) == ours
+    assert 0 < sum(ours) < len(ours)

@@ -98,6 +98,12 @@ def kube_score(versions: Versions) -> Product:
     return Product(name="kubescore", version=version, programs=("kube-score",), tools=True)
 
 
+def cyclonus(versions: Versions) -> Product:
+    """Return Cyclonus, which tells what network policies mean."""
+    version = versions.go["cyclonus"]
+    return Product(name="cyclonus", version=version, programs=("cyclonus",), tools=True)
+
+
 def training_operator(versions: Versions) -> Product:
     """Return Kubeflow's Training Operator: the load test runs it beside ours."""
     return Product(
