@@ -14,6 +14,7 @@ from qwenft_operator.app import App, Options
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.metrics import RUN_SERIES, Metrics, MetricsServer
 from qwenft_operator.reconcile import Key, Reconciler
+from qwenft_operator.vigil import Vigil
 from simulated import World
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -58,6 +59,7 @@ def witnessed(world: World) -> Metrics:
         clock=lambda: world.now,
         witness=metrics,
     )
+    world.reconciler.watched_by(Vigil(lambda: world.now))
     return metrics
 
 
