@@ -207,7 +207,9 @@ def test_a_killed_node_is_noticed_and_comes_back_with_its_images(pair: Beside) -
     assert pair.python("left", "print('alive')") == "alive"
     with pytest.raises(StageError):
         pair.embedded("status")
-    assert "bring lost nodes back" in pair.embedded("up")
+    said = pair.embedded("up")
+    assert "bring lost nodes back" in said
+    assert "starting afresh" not in said, said
     pair.await_ready("node-2", "True", seconds=LOST_SECONDS)
     assert pair.get("namespace", "default")["metadata"]["uid"] == before
     pair.kubectl("delete", "pod", "right", "--ignore-not-found", "--wait=true", "--timeout=60s")

@@ -219,12 +219,12 @@ class OldList(World):
     leaves_out = False
 
     async def list(
-        self, kind: str, namespace: str = "", *, fields: str = "", **words: Any
+        self, kind: str, namespace: str = "", **words: Any
     ) -> tuple[Mapping[str, Any], ...]:
-        """List, but no Jobs while they are left out, unless one is asked for by its name."""
-        if kind == "Job" and self.leaves_out and not fields:
+        """List, but no Jobs while they are left out, however they are asked for."""
+        if kind == "Job" and self.leaves_out:
             return ()
-        return await super().list(kind, namespace, fields=fields, **words)
+        return await super().list(kind, namespace, **words)
 
 
 def test_only_the_newest_ended_job_is_kept() -> None:

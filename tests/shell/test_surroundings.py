@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -98,6 +98,33 @@ def test_a_pod_that_is_not_ready_on_a_ready_node_loses_nothing() -> None:
     world.objects["Pod", "team", "tiny-1-0-x"]["status"]["conditions"] = []
     children = ask(lambda: list_children(world, "team", "tiny"))
     assert ask(lambda: lost_nodes(world, children, LATER)) == frozenset()
+
+
+class NoJobs(World):
+    """A cluster whose lists of Jobs are all from before the run."""
+
+    async def list(
+        self, kind: str, namespace: str = "", **words: Any
+    ) -> tuple[Mapping[str, Any], ...]:
+        """List, but no Jobs."""
+        return () if kind == "Job" else await super().list(kind, namespace, **words)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "owner", "found"),
+    [(1, names.FIELD_MANAGER, ["tiny-1"]), (0, names.FIELD_MANAGER, []), (1, "somebody", [])],
+)
+def test_a_job_that_lists_leave_out_is_asked_for_as_an_object(
+    attempt: int, owner: str, found: list[str]
+) -> None:
+    """One of another's that has the name is not the run's, as it is not in a list of its labels."""
+    world = NoJobs()
+    labels = {names.LABEL_MANAGED_BY: owner, names.LABEL_RUN: "tiny"}
+    world.put(
+        {"kind": "Job", "metadata": {"name": "tiny-1", "namespace": "team", "labels": labels}}
+    )
+    children = ask(lambda: list_children(world, "team", "tiny", attempt=attempt))
+    assert [job["metadata"]["name"] for job in children.jobs] == found
 
 
 def nodes_asked_for(world: World, *, age: float) -> int:

@@ -34,9 +34,9 @@ async def list_children(
 ) -> Children:
     """List the objects that carry the run's name; ``attempt`` is the one that ought to have a Job.
 
-    Where its Job is not among them it is asked for by itself: what a list leaves out may be
-    missing in the list only, an old answer of a cache that this process cannot tell to be old if
-    another operator made the Job.
+    Where its Job is not among them it is asked for by itself, as an object and not as a list of
+    one: what a list leaves out may be missing in the list only, an old answer of a cache that this
+    process cannot tell to be old if another operator made the Job.
     """
     labels = names.selector(name)
     jobs, pods, config_maps = await asyncio.gather(
@@ -46,9 +46,16 @@ async def list_children(
     )
     job = names.job(name, attempt)
     if attempt and all(body["metadata"]["name"] != job for body in jobs):
-        alone = await cluster.list("Job", namespace, labels=labels, fields=f"metadata.name={job}")
-        jobs += tuple(body for body in alone if body["metadata"]["name"] == job)
+        alone = await cluster.get("Job", namespace, job)
+        jobs += () if alone is None or not _carries(alone, name) else (alone,)
     return Children(jobs=jobs, pods=pods, config_maps=config_maps)
+
+
+def _carries(body: Body, name: str) -> bool:
+    """Whether an object is among those that :func:`names.selector` selects."""
+    labels = body["metadata"].get("labels") or {}
+    ours = labels.get(names.LABEL_MANAGED_BY) == names.FIELD_MANAGER
+    return ours and labels.get(names.LABEL_RUN) == name
 
 
 async def lost_nodes(cluster: Cluster, children: Children, now: float) -> frozenset[str]:
