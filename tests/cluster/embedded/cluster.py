@@ -179,7 +179,7 @@ def _repaired(cluster: Cluster) -> bool:
                 network.set_link(each.index, up=True)
             wait_until(lambda: _all_ready(cluster), seconds=60, what="readiness", every=0.3)
     except StageError as error:
-        print(f"  {error}: starting afresh", flush=True)
+        print(f"  {error.report()}\n  starting afresh", flush=True)
         return False
     return True
 

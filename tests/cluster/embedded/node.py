@@ -17,6 +17,8 @@ from embedded.stages import direct_environment, run, wait_until
 
 PAUSE_IMAGE = "qwenft.dev/pause:v1"
 SERVICES = ("containerd", "kubelet", "kube-proxy")
+_SERVING = b"Start streaming server"
+"""The last that containerd's CRI plugin says before it takes requests."""
 # Mount points that a node covers with its own; `up` makes those that this machine lacks, `down`
 # removes them.
 COVERED = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
@@ -217,9 +219,10 @@ def start(node: Node, programs: dict[str, Path]) -> None:
         raise ProcessLookupError(f"{node.name} ended at once; see {node.log('init')}")
     network.plug(node.index, init.pid)
     run(inside(node, ["sh", "-c", setup_script(node)]), log=node.log("init"))
+    before = _length(node.log("containerd"))
     start_service(node, "containerd", programs)
     wait_until(
-        lambda: answers(node),
+        lambda: answers(node) and _serves_kubelets(node, since=before),
         seconds=30,
         what=f"containerd of {node.name}",
         log=node.log("containerd"),
@@ -240,6 +243,18 @@ def answers(node: Node) -> bool:
     return (
         init is not None and Path(f"/proc/{init.pid}/root/run/containerd/containerd.sock").exists()
     )
+
+
+def _serves_kubelets(node: Node, *, since: int) -> bool:
+    """Whether containerd has said so in its log from that byte on; its socket is there earlier.
+
+    A kubelet that asks in between is told "server is not initialized yet", and ends.
+    """
+    return _SERVING in node.log("containerd").read_bytes()[since:]
+
+
+def _length(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def ctr(node: Node, *words: str | Path, log: Path | None = None) -> str:
