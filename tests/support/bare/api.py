@@ -44,15 +44,27 @@ class Api:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": content, "Accept": accept or "application/json"}
         try:
-            self._connection.request(method, path, body=data, headers=headers)
-            answer = self._connection.getresponse()
-            text = answer.read()
-        except (http.client.HTTPException, OSError):
-            self._connection.close()  # the next call begins anew
-            raise
-        if answer.status >= http.HTTPStatus.BAD_REQUEST:
-            raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]!r}")
+            status, text = self._exchange(method, path, data, headers)
+        except http.client.RemoteDisconnected:
+            if method != "GET":
+                raise
+            # The apiserver has ended a connection that rested for minutes: on a new one, then.
+            status, text = self._exchange(method, path, data, headers)
+        if status >= http.HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path}: {status} {text[:500]!r}")
         return json.loads(text)
+
+    def _exchange(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Return the answer's status and text; after a failure the next call begins anew."""
+        try:
+            self._connection.request(method, path, body=data, headers=dict(headers))
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (http.client.HTTPException, OSError):
+            self._connection.close()
+            raise
 
     def create_run(self, body: Mapping[str, Any]) -> None:
         """Create a run."""
