@@ -137,3 +137,25 @@ def test_a_job_is_made_anew_without_what_its_controller_has_added() -> None:
         },
     }
     assert spec["suspend"] is False, "the given one is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, 0),
+        ({"runs_with_all_pods": 999}, 1),
+        ({"peak_mib": 201}, 1),
+        ({"idle_cpu_percent": 2.0}, 1),
+        ({"idle_writes": 1}, 1),
+        ({"restart_seconds": 60.0}, 1),
+        ({"restart_settled": False}, 1),
+    ],
+)
+def test_what_is_required_of_a_thousand_runs_is_told_with_its_verdict(
+    changes: dict[str, Any], missed: int
+) -> None:
+    again = {"restart_settled": True, "restart_seconds": 9.5, "restart_writes": 0,
+             "restart_peak_mib": 150}  # fmt: skip
+    told = page.text({"thousand": fleet(1000, **again) | changes})
+    assert told.count("**not met**") == missed
+    assert told.count("| met |") == 5 - missed

@@ -62,18 +62,7 @@ def test_children_are_found_by_the_run_s_name() -> None:
 
 
 def test_no_node_is_asked_for_while_all_pods_are_well() -> None:
-    world = training_world()
-    asked: list[str] = []
-    get = world.get
-
-    async def counting(kind: str, namespace: str, name: str) -> Any:
-        asked.append(kind)
-        return await get(kind, namespace, name)
-
-    world.get = counting  # type: ignore[method-assign]
-    children = ask(lambda: list_children(world, "team", "tiny"))
-    assert ask(lambda: lost_nodes(world, children, LATER)) == frozenset()
-    assert asked == []
+    assert nodes_asked_for(training_world(), age=LATER) == 0
 
 
 def test_a_node_that_is_not_ready_is_lost() -> None:

@@ -30,24 +30,26 @@ Figures = dict[str, Any]
 
 
 @contextmanager
-def plane_with(count: int, *stages: dict[str, Any], gpus: int = 0) -> Iterator[Plane]:
-    """Bring up a plane with fake nodes."""
+def plane_with(
+    count: int, *stages: dict[str, Any], gpus: int = 0, saves: bool = False
+) -> Iterator[Plane]:
+    """Bring up a plane with fake nodes; for ``saves`` see :func:`bare.nodes.start_kwok`."""
     place = layout.from_environment()
     for product in binaries.on_demand(versions.load()):
         binaries.build(place, product)
     with tempfile.TemporaryDirectory(prefix="bench-") as name, plane(Path(name), place) as made:
         made.namespace(TEAM)
         nodes.make_nodes(made, count, gpus=gpus)
-        nodes.start_kwok(made, *stages)
+        nodes.start_kwok(made, *stages, saves=saves)
         yield made
 
 
 @contextmanager
 def bench(
-    count: int, *stages: dict[str, Any], gpus: int = 0, serving: bool = False
+    count: int, *stages: dict[str, Any], gpus: int = 0, serving: bool = False, saves: bool = False
 ) -> Iterator[tuple[Plane, Api, Operator]]:
     """Bring up a plane with fake nodes, and the operator before it."""
-    with plane_with(count, *stages, gpus=gpus) as made:
+    with plane_with(count, *stages, gpus=gpus, saves=saves) as made:
         operator = Operator.of(made, **(_endpoint(made) if serving else {}))
         try:
             operator.start()

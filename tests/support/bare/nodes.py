@@ -8,7 +8,7 @@ from typing import Any
 
 from bare.plane import Plane
 
-__all__ = ["ending", "forever", "make_nodes", "node", "saying_goodbye", "start_kwok"]
+__all__ = ["ending", "forever", "make_nodes", "node", "start_kwok"]
 
 Stage = dict[str, Any]
 
@@ -115,19 +115,6 @@ containerStatuses:
 def _deleted(seconds: float, *phases: str) -> Stage:
     chosen = [_GOING, *([_in(".status.phase", *phases)] if phases else [])]
     return _stage("goes", chosen, {"delete": True}, seconds=seconds)
-
-
-def saying_goodbye(run: str, message: str) -> Stage:
-    """Return a stage: a deleted pod of the first attempt first ends, as a kubelet has it end.
-
-    Without it the Job controller, which replaces failed pods only, would wait for ever.
-    """
-    made = ending(1, 64, seconds=0, message=message, run=run)
-    made["metadata"]["name"] = f"says-goodbye-{run}"
-    expressions = made["spec"]["selector"]["matchExpressions"]
-    made["spec"]["selector"]["matchExpressions"] = [_GOING, *expressions[1:]]
-    made["spec"]["weight"] = 1  # of the stages that a pod meets those without weight come last
-    return made
 
 
 def _saving(seconds: float) -> Stage:

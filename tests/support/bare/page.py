@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from bare import picture
@@ -75,6 +76,8 @@ def text(known: dict[str, Any]) -> str:
     missing = [title for name, title in _ROWS if name not in known]
     not_run = f"\nNot measured so far: {'; '.join(missing)}.\n" if missing else ""
     parts = [_HEAD + "\n".join(rows) + "\n", not_run, _again(known)]
+    if "restart_seconds" in known.get("thousand", {}):
+        parts.append(_demanded(known["thousand"]))
     if {"hundred", "trainer"} <= known.keys():
         parts.append(_beside(known["hundred"], known["trainer"]))
     if "alone_own_seconds" in known.get("hundred", {}):
@@ -115,6 +118,37 @@ def _again(known: dict[str, Any]) -> str:
         "\nThe operator killed and started anew, until it had looked at every run and rested:\n\n"
     )
     return told + "".join(f"- {line}\n" for line in lines) if lines else ""
+
+
+def _demanded(found: dict[str, Any]) -> str:
+    """Return what is required of a thousand runs, and whether it was met."""
+    missing, settles = found["runs"] - found["runs_with_all_pods"], found["restart_seconds"]
+    rows = (
+        ("runs without all their pods in time", "0", missing, not missing),
+        (
+            "operator's memory, peak",
+            "≤ 200 MiB",
+            f"{found['peak_mib']} MiB",
+            found["peak_mib"] <= 200,
+        ),
+        (
+            "idle CPU",
+            "< 2 % of a core",
+            f"{found['idle_cpu_percent']:.1f} %",
+            found["idle_cpu_percent"] < 2,
+        ),
+        ("writes while idle", "0", found["idle_writes"], not found["idle_writes"]),
+        ("restart to settled", "< 60 s", f"{settles} s", found["restart_settled"] and settles < 60),
+    )
+    return f"\nRequired of {found['runs']:,} runs:\n\n" + _verdicts(rows)
+
+
+def _verdicts(rows: Iterable[tuple[str, str, object, bool]]) -> str:
+    lines = [
+        f"| {what} | {limit} | {now} | {'met' if met else '**not met**'} |\n"
+        for what, limit, now, met in rows
+    ]
+    return "| | required | now | |\n|---|---|---|---|\n" + "".join(lines)
 
 
 def _beside(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
@@ -234,10 +268,6 @@ def _reports(found: dict[str, Any]) -> str:
         ("from a report to the status that shows it, p99", "< 10 s", f"{lag} s", lag < 10),
         ("operator's CPU", "< 50 % of a core", f"{cpu} % of a core", cpu < 50),
     )
-    table = "\n".join(
-        f"| {what} | {limit} | {now} | {'met' if met else '**not met**'} |"
-        for what, limit, now, met in rows
-    )
     refused = f"; not taken: {found['refused']}" if found["refused"] else ""
     return f"""
 ## {found["runs"]} runs that report every {found["every_seconds"]:.0f} s
@@ -247,10 +277,7 @@ To the real HTTPS endpoint, each on a new connection with the token of its pod. 
 {found["lag_p50_seconds"]} s (p50); {found["status_writes"]:,} status writes; {found["resident_mib"]} MiB, peak
 {found["peak_mib"]}; load {_load(found)}.
 
-| | required | now | |
-|---|---|---|---|
-{table}
-"""
+{_verdicts(rows)}"""
 
 
 def _restarts(found: dict[str, Any]) -> str:

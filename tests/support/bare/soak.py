@@ -88,8 +88,16 @@ def _gone(name: str) -> Callable[[Look], bool]:
     return lambda seen: name not in seen.runs and not seen.children[name]
 
 
-def _all_pods(name: str) -> Callable[[Look], bool]:
-    return lambda seen: len(seen.pods.get(name, ())) == _PODS
+def _all_pods(name: str, pods: list[str] | None = None) -> Callable[[Look], bool]:
+    """Wait for all pods of a run, whose names go to ``pods``."""
+
+    def found(seen: Look) -> bool:
+        there = list(seen.pods.get(name, ()))
+        if pods is not None:
+            pods[:] = there
+        return len(there) == _PODS
+
+    return found
 
 
 def _succeeds(api: Api | Patient, name: str) -> Life:
@@ -105,13 +113,8 @@ def _preempted(api: Api | Patient, name: str) -> Life:
 def _killed(api: Api | Patient, name: str) -> Life:
     """Kill the container of one of the pods, as its kubelet would tell of it."""
     pods: list[str] = []
-
-    def found(seen: Look) -> bool:
-        pods[:] = seen.pods.get(name, [])
-        return len(pods) == _PODS
-
     api.create_run(small(name, _PODS))
-    yield found
+    yield _all_pods(name, pods)
     state = {"terminated": {"exitCode": 137, "reason": "Error"}}
     container = {"name": names.CONTAINER, "image": "i", "imageID": "", "ready": False,
                  "restartCount": 0, "state": state}  # fmt: skip
@@ -124,13 +127,8 @@ def _killed(api: Api | Patient, name: str) -> Life:
 def _lost(api: Api | Patient, name: str) -> Life:
     """Delete one of the pods, as an eviction or a person would."""
     pods: list[str] = []
-
-    def found(seen: Look) -> bool:
-        pods[:] = seen.pods.get(name, [])
-        return len(pods) == _PODS
-
     api.create_run(small(name, _PODS))
-    yield found
+    yield _all_pods(name, pods)
     api.call("DELETE", f"/api/v1/namespaces/{TEAM}/pods/{pods[0]}")
     yield _succeeded(name, 2)
 
@@ -177,8 +175,6 @@ def stages() -> tuple[dict[str, Any], ...]:
             found.append(nodes.ending(ends, 0, seconds=4, message=RESULT, run=run))
             if kind == "preempted":
                 found.append(nodes.ending(1, 64, seconds=3, message=PREEMPTED, run=run))
-            if kind == "lost":
-                found.append(nodes.saying_goodbye(run, PREEMPTED))
     return tuple(found)
 
 
@@ -303,7 +299,7 @@ class Soak:
 
 def soak(minutes: float) -> Verdict:
     """Bring up a plane and soak the operator for so long."""
-    with bench(12, *stages()) as (_, api, operator):
+    with bench(12, *stages(), saves=True) as (_, api, operator):
         return Soak(Patient(api), operator).lead(60 * minutes)
 
 
