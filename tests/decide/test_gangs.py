@@ -17,6 +17,7 @@ from simulated.controllers import fails, succeed_after
 
 SERVED = {api.place: api for api in GANGS}
 KUBERNETES = "scheduling.k8s.io/v1alpha1/Workload"
+OLDER = "scheduling.k8s.io/v1alpha2/PodGroup"
 NEWER = "scheduling.k8s.io/v1beta1/PodGroup"
 VOLCANO = "scheduling.volcano.sh/v1beta1/PodGroup"
 COSCHEDULING = "scheduling.x-k8s.io/v1alpha1/PodGroup"
@@ -78,6 +79,58 @@ def test_pods_name_their_gang_as_their_scheduler_reads_it() -> None:
     name, pod = found[COSCHEDULING]
     assert pod["metadata"]["labels"]["scheduling.x-k8s.io/pod-group"] == name
     assert pod["spec"]["schedulerName"] == "scheduler-plugins-scheduler"
+
+
+@pytest.mark.parametrize("place", [KUBERNETES, OLDER, NEWER, VOLCANO, COSCHEDULING])
+def test_a_gang_has_the_priority_of_its_pods_where_its_kind_has_a_place_for_it(place: str) -> None:
+    """By the published types: 1.36 refuses the field without one more gate, 1.35 has none."""
+    world = gang_world(SERVED[place].name, place)
+    world.submit(runPolicy={"priorityClassName": "high"})
+    world.settle()
+    (body,) = gangs_of(world)
+    expected = "high" if place in (NEWER, VOLCANO) else None
+    assert body["spec"].get("priorityClassName") == expected
+    assert pod_of(world)["spec"]["priorityClassName"] == "high"
+
+
+def test_a_gang_of_no_priority_names_none() -> None:
+    world = gang_world("kubernetes", NEWER)
+    world.submit()
+    world.settle()
+    (body,) = gangs_of(world)
+    assert body["spec"] == {"schedulingPolicy": {"gang": {"minCount": 2}}}
+
+
+UNKNOWN = (
+    "scheduling.k8s.io/v1alpha3/PodGroup",
+    "scheduling.k8s.io/v1alpha3/CompositePodGroup",
+    "scheduling.k8s.io/v2/PodGroup",
+    "scheduling.k8s.io/v1beta1/PriorityClass",  # until 1.21
+    "scheduling.k8s.io/v1alpha2/Workload",  # a template of groups, not a group
+)
+
+
+@pytest.mark.parametrize("place", UNKNOWN)
+def test_a_version_that_nobody_has_read_yet_is_left_alone(place: str) -> None:
+    """Whatever its shape is: the run starts, and says what it looked for and did not find."""
+    world = gang_world("kubernetes", place)
+    world.submit()
+    world.settle()
+    assert gangs_of(world) == []
+    assert {"workloadRef", "schedulingGroup"}.isdisjoint(pod_of(world)["spec"])
+    told = "Started without a gang scheduler: the cluster does not serve scheduling.k8s.io/v1beta1"
+    assert [told in event["message"] for event in world.events][:1] == [True]
+    assert chosen("auto", [place]) is None
+
+
+@pytest.mark.parametrize("known", [KUBERNETES, OLDER, NEWER])
+def test_a_version_that_is_known_is_taken_beside_others_that_are_not(known: str) -> None:
+    assert chosen("kubernetes", [*UNKNOWN, known]) == SERVED[known]
+
+
+def test_of_two_versions_the_newer_is_taken() -> None:
+    assert chosen("kubernetes", [KUBERNETES, OLDER, NEWER]) == SERVED[NEWER]
+    assert chosen("kubernetes", [KUBERNETES, OLDER]) == SERVED[OLDER]
 
 
 def test_a_scheduler_may_run_under_another_name() -> None:

@@ -25,6 +25,8 @@ class GangApi:
     kind: str
     scheduler: str = ""
     """The scheduler that pods ask for by default; empty: the cluster's own."""
+    takes_priority: bool = False
+    """Whether the object itself names the priority class; its pods' would not count without."""
 
     @property
     def plural(self) -> str:
@@ -38,8 +40,15 @@ class GangApi:
 
 
 GANGS = (
-    # Kubernetes' own, which changed its shape with each release (KEP-4671): 1.37, 1.36, 1.35.
-    GangApi(name="kubernetes", api_version="scheduling.k8s.io/v1beta1", kind="PodGroup"),
+    # Kubernetes' own, which changed its shape with each release (KEP-4671): 1.37, 1.36, 1.35. A
+    # version that is not here is left alone, such as 1.37's v1alpha3 with groups of groups.
+    GangApi(
+        name="kubernetes",
+        api_version="scheduling.k8s.io/v1beta1",
+        kind="PodGroup",
+        takes_priority=True,
+    ),
+    # It has the field too, and refuses it without another alpha gate.
     GangApi(name="kubernetes", api_version="scheduling.k8s.io/v1alpha2", kind="PodGroup"),
     GangApi(name="kubernetes", api_version="scheduling.k8s.io/v1alpha1", kind="Workload"),
     GangApi(
@@ -47,6 +56,7 @@ GANGS = (
         api_version="scheduling.volcano.sh/v1beta1",
         kind="PodGroup",
         scheduler="volcano",
+        takes_priority=True,
     ),
     GangApi(
         name="coscheduling",

@@ -38,18 +38,22 @@ def _spec(api: GangApi, job: Mapping[str, Any], owner: Owner) -> Body:
     if api.name == "kubernetes":
         policy = {"gang": {"minCount": count}}
         if api.kind == "PodGroup":
-            return {"schedulingPolicy": policy}
+            return {"schedulingPolicy": policy} | _priority(api, pod)
         reference = {"apiGroup": names.GROUP, "kind": names.KIND, "name": owner.name}
         return {"controllerRef": reference, "podGroups": [{"name": _GROUP, "policy": policy}]}
-    spec: Body = {"minMember": count}
+    spec: Body = {"minMember": count} | _priority(api, pod)
     if api.name == "volcano":
         # Without them Volcano lets a gang into its queue for which there is no room.
         spec["minResources"] = _all_of(pod["containers"][0]["resources"]["requests"], count)
-        if "priorityClassName" in pod:
-            spec["priorityClassName"] = pod["priorityClassName"]
         if owner.gang_queue:
             spec["queue"] = owner.gang_queue
     return spec
+
+
+def _priority(api: GangApi, pod: Mapping[str, Any]) -> Body:
+    if not api.takes_priority or "priorityClassName" not in pod:
+        return {}
+    return {"priorityClassName": pod["priorityClassName"]}
 
 
 def _all_of(requests: Mapping[str, str], count: int) -> dict[str, str]:
