@@ -163,6 +163,28 @@ def test_lost_connections_alone_are_a_cause() -> None:
     assert cause(pod(0, code=69, at="05"), pod(1, code=69, at="04")).pod == "tiny-1-1"
 
 
+HUNG = {"exitCode": 69, "reason": "Hung", "rank": 3, "message": "no sign of life for 600 s"}
+
+
+def test_the_pod_whose_rank_stood_still_is_the_cause_and_not_those_that_lost_it_first() -> None:
+    lost = {"exitCode": 69, "reason": "CommunicationFailure", "rank": 0, "message": "reset"}
+    found = cause(pod(0, code=69, at="04", **lost), pod(1, code=69, at="05", **HUNG))
+    assert (found.reason, found.rank, found.pod, found.node) == ("Hung", 3, "tiny-1-1", "node-1")
+    assert not found.may_be_consequence
+    assert cause(pod(0, code=69, at="04", **lost)).may_be_consequence
+
+
+def test_a_rank_that_stood_still_is_remembered_before_its_pod_is_gone() -> None:
+    found = suspicion(pod(0), deleted(pod(1, code=69, at="05", **HUNG)))
+    assert found is not None
+    assert (found.reason, found.rank, found.exit_code) == ("Hung", 3, 69)
+
+
+def test_a_script_that_calls_itself_hung_is_judged_by_its_exit_code() -> None:
+    found = cause(pod(0, code=70, at="05", reason="Hung"), pod(1, code=65, at="04"))
+    assert (found.pod, found.exit_code) == ("tiny-1-1", 65)
+
+
 def test_memory_kills_are_told_from_other_kills() -> None:
     body = pod(0, code=137, at="02")
     body["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"

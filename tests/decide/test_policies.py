@@ -85,6 +85,7 @@ def test_what_is_nobody_s_fault_restarts_uncounted(code: int | None, reason: str
     ("code", "reason"),
     [
         (69, "CommunicationFailure"),
+        (69, "Hung"),
         (None, "NodeLost"),
         (None, "JobDeleted"),
         (None, "Hung"),

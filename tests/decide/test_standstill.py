@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -21,14 +22,19 @@ def first_hangs(attempt: int, rank: int, age: float) -> Ending | None:
     return succeed_after(10**6 if attempt == 1 else 9)(attempt, rank, age)
 
 
-def watched(program: Program = first_hangs, nodes: int = 2, **settings: object) -> World:
+def watched(
+    program: Program = first_hangs,
+    nodes: int = 2,
+    resources: Mapping[str, object] | None = None,
+    **settings: object,
+) -> World:
     """Return a world whose runs report, with one whose pods run."""
     world = World(nodes=[f"node-{index}" for index in range(1, nodes + 1)])
     made = {"progress_url": "https://operator"} | settings
     world.settings = replace(world.settings, **made)  # type: ignore[arg-type]
     world.reconciler = world.new_process()
     world.program(program)
-    world.submit()
+    world.submit(**({} if resources is None else {"resources": dict(resources)}))
     for _ in range(5):
         world.tick()
     return world
@@ -57,6 +63,7 @@ def test_a_run_without_a_new_step_is_restarted() -> None:
     status = world.status()
     assert (status["phase"], status["failure"]["reason"]) == ("Restarting", "Hung")
     assert "no progress since step 11" in status["failure"]["message"]
+    assert status["failure"]["step"] == 11
     ended = world.live_until("Succeeded", "Failed")
     assert (ended["phase"], ended["attempt"], ended["retries"]) == ("Succeeded", 2, 1)
 
@@ -74,7 +81,75 @@ def test_a_run_has_an_hour_to_its_first_step() -> None:
     live(world, FIRST - 60)
     assert world.status()["phase"] == "Starting"
     live(world, 120)
-    assert "no progress since its start" in world.status()["failure"]["message"]
+    assert "no progress since its start (nothing was heard of it)" in told(world)
+
+
+def told(world: World) -> str:
+    return str(world.status()["failure"]["message"])
+
+
+def test_a_run_that_is_stuck_after_its_model_was_loaded_says_that() -> None:
+    world = watched()
+    world.report(0)
+    live(world, FIRST + 120)
+    assert "since its start (the model is in place, no step was trained)" in told(world)
+
+
+def alone(step: int | None, **resources: object) -> World:
+    """Return a run of one pod of which nothing more is heard for as long as it may take."""
+    world = watched(nodes=1, resources={"nodes": {"min": 1, "max": 1}} | resources)
+    if step is not None:
+        world.report(step)
+        world.tick()
+    while "failure" not in world.status():
+        live(world, 30)
+    return world
+
+
+@pytest.mark.parametrize("step", [None, 11])
+def test_the_only_pod_of_a_hung_run_is_named_with_its_node(step: int | None) -> None:
+    world = alone(step)
+    failure = world.status()["failure"]
+    assert (failure["reason"], failure["pod"], failure["node"]) == ("Hung", "tiny-1-0-x", "node-1")
+    assert "pod tiny-1-0-x on node-1 is its only one" in failure["message"]
+    (event,) = (each for each in world.events if each["reason"] == "Hung")
+    assert "pod tiny-1-0-x on node-1" in event["message"].partition(": no progress")[0]
+
+
+def test_the_only_rank_of_a_hung_run_is_named_and_one_of_several_is_not() -> None:
+    ranks = [alone(11, processesPerNode=n).status()["failure"].get("rank") for n in (1, 2)]
+    assert ranks == [0, None]
+
+
+def test_the_only_pod_that_is_not_ready_is_named() -> None:
+    world = trained()
+    pod = world.objects["Pod", "team", "tiny-1-1-x"]
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    live(world, STEP + 60)
+    failure = world.status()["failure"]
+    assert (failure["reason"], failure["pod"], failure["node"]) == ("Hung", "tiny-1-1-x", "node-2")
+    assert "is the only one of 2 not ready" in failure["message"]
+    assert "rank" not in failure
+
+
+def test_of_several_pods_that_look_alike_none_is_blamed() -> None:
+    world = trained()
+    live(world, STEP + 60)
+    failure = world.status()["failure"]
+    assert failure["reason"] == "Hung"
+    assert {"pod", "node", "rank"}.isdisjoint(failure)
+    assert "which of its 2 pods stands still is not known" in failure["message"]
+    assert "docs/howto/debug-a-failed-run.md" in failure["message"]
+
+
+@pytest.mark.parametrize("step", [10.0, 900.0, 7200.0])
+@pytest.mark.parametrize("first", [5.0, 3600.0, 86400.0])
+def test_the_ranks_own_watchdogs_speak_before_the_operator_does(step: float, first: float) -> None:
+    """Ranks have thrice as long before their first step, and a tenth more where they wait."""
+    settings = Settings(step_patience=step, first_step_patience=first)
+    assert 1.1 * settings.rank_patience < step
+    assert 3 * 1.1 * settings.rank_patience < max(step, first)
+    assert Settings().rank_patience == 600.0
 
 
 def test_a_run_has_an_hour_to_write_its_model_after_the_last_step() -> None:

@@ -11,6 +11,7 @@ from qwenft_trainer.failure import (
     Cause,
     CommunicationFailure,
     DatasetInvalid,
+    Hung,
     ModelInvalid,
     NumericError,
     OutOfMemory,
@@ -33,6 +34,7 @@ KINDS = (
     NumericError,
     OutOfMemory,
     CommunicationFailure,
+    Hung,
 )
 
 
@@ -61,6 +63,7 @@ def cause(code: int, time: float, *, rank: int = 0) -> Cause:
         (NumericError, 67, "NumericError"),
         (OutOfMemory, 68, "OutOfMemory"),
         (CommunicationFailure, 69, "CommunicationFailure"),
+        (Hung, 69, "Hung"),
         (TrainerError, 70, "WorkerError"),
     ],
 )
@@ -212,6 +215,13 @@ def test_a_lost_connection_is_never_the_cause_while_another_is_known(other: int)
 def test_ranks_that_were_told_to_stop_are_no_cause_while_a_real_one_is_known(other: int) -> None:
     known = cause(other, 30.0)
     assert first_cause([cause(64, 10.0), known, cause(64, 40.0)]) is known
+
+
+def test_the_rank_that_kept_the_others_waiting_is_the_cause_before_all_that_waited() -> None:
+    hung = cause_of(Hung("no sign of life"), rank=3, time=30.0, trace="")
+    peers = [cause(69, 10.0), cause(64, 11.0), cause(69, 40.0)]
+    assert first_cause([*peers, hung]) is hung
+    assert first_cause([cause(70, 29.0), hung]).exit_code == 70
 
 
 def test_where_all_lost_their_connection_the_first_to_lose_it_is_the_cause() -> None:

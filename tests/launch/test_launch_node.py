@@ -152,6 +152,36 @@ def test_a_killed_rank_is_the_cause_and_not_the_peers_that_lost_it(node: Node) -
     assert ended.message["message"] == "rank 1 killed by SIGSEGV"
 
 
+def test_a_rank_that_is_stopped_is_named_and_not_the_peers_that_wait(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWENFT_STALL_SECONDS", "1")
+    ended = node(SLOW, SLOW, "kill -STOP $$")
+    assert (ended.code, ended.message["reason"], ended.message["rank"]) == (69, "Hung", 2)
+    assert "the process of rank 2 is stopped" in ended.message["message"]
+
+
+def test_a_rank_that_stood_still_is_told_although_the_node_was_asked_to_end(
+    node: Node, tmp_path: Path
+) -> None:
+    """Its peers' pods have lost it and ended first: the rest of the gang is then deleted."""
+    begun = tmp_path / "begun"
+    lost = error_file(64, "Preempted", "asked to stop", rank=0, time=9.0)
+    stood = error_file(69, "Hung", "no sign of life", rank=1, time=10.0)
+
+    def ask() -> None:
+        while not begun.exists():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    ended = node(f"trap '' TERM\nuntil [ -e {begun} ]; do sleep 0.02; done\n{lost}",
+                 stood.replace("exit 69", f"touch {begun}; sleep 30"))  # fmt: skip
+    thread.join()
+    assert (ended.code, ended.message["reason"], ended.message["rank"]) == (69, "Hung", 1)
+
+
 def test_of_two_real_causes_the_earlier_is_told_even_if_it_ends_later(
     node: Node, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ def test_a_silence_ends_the_rank_with_what_it_did_and_where() -> None:
     with watching(noticed) as dog:
         dog.beat("training step 7")
         error, text = stand_still_reading_a_dataset(noticed)
-    assert error.exit_code == 69
+    assert (error.exit_code, error.reason) == (69, "Hung")
     assert "while training step 7 (limit 0 s)" in str(error)
     assert "in stand_still_reading_a_dataset" in text
     assert "in stand_still_reading_a_dataset" in main_stack(text)
@@ -60,7 +60,7 @@ def test_nothing_is_noticed_after_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("usual", "limit"),
-    [(1.0, 600.0), (119.0, 600.0), (200.0, 1000.0), (None, FIRST * 600.0)],
+    [(1.0, 600.0), (133.0, 600.0), (200.0, 900.0), (None, FIRST * 600.0)],
 )
 def test_the_limit_follows_the_steps_and_has_a_floor(usual: float | None, limit: float) -> None:
     dog = Watchdog(lambda: usual, least=600.0)
@@ -94,6 +94,39 @@ def test_a_rank_that_waits_inside_torch_gives_others_the_first_word() -> None:
     assert [waits_for_others(frame) for frame in frames] == [True, True, False, False]
     assert not waits_for_others(sys._getframe())
     assert not waits_for_others(None)
+
+
+@pytest.mark.parametrize(
+    ("world", "inside", "reason", "seconds"),
+    [
+        ("2", True, "CommunicationFailure", 0.22),
+        ("2", False, "Hung", 0.2),
+        ("1", True, "Hung", 0.2),
+    ],
+)
+def test_only_who_keeps_the_others_waiting_is_said_to_hang(
+    monkeypatch: pytest.MonkeyPatch,
+    world: str,
+    inside: bool,  # noqa: FBT001 - a parameter of the test
+    reason: str,
+    seconds: float,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setattr(watchdog, "waits_for_others", lambda _: inside)
+    noticed: Noticed = queue.SimpleQueue()
+    began = time.monotonic()
+    with watching(noticed) as dog:
+        dog.beat("training step 7")
+        error, _ = noticed.get(timeout=60)
+    assert time.monotonic() - began >= seconds
+    assert error.reason == reason
+    assert ("it waits inside torch" in str(error)) is (reason != "Hung")
+
+
+def test_a_rank_ends_itself_before_the_operator_would_give_the_attempt_up() -> None:
+    """The operator waits for five steps, or for thrice what it tells the ranks to wait."""
+    assert watchdog.STEPS * (1 + watchdog.COURTESY) < 5
+    assert FIRST * (1 + watchdog.COURTESY) < 4
 
 
 def test_all_threads_are_shown() -> None:

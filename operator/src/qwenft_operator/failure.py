@@ -71,6 +71,8 @@ class Failure:
     @property
     def may_be_consequence(self) -> bool:
         """Whether another pod's ending may be the cause of this one."""
+        if self.reason == names.HUNG:
+            return False
         return self.reason == "PodDeleted" or self.exit_code in _CONSEQUENCES
 
     @property
@@ -97,7 +99,9 @@ def cause_of(observed: Observed, job: JobView, now: float) -> Failure:
 
 def telling(job: JobView, pods: tuple[PodView, ...], now: float) -> Failure | None:
     """Return the earliest ending, or the deletion, that is surely no consequence of another."""
-    ended = [pod for pod in pods if pod.exit_code not in (None, 0, *_CONSEQUENCES)]
+    ended = [
+        pod for pod in pods if pod.exit_code not in (None, 0, *_CONSEQUENCES) or _stood_still(pod)
+    ]
     if ended:
         return of_pod(min(ended, key=_order), now)
     deleted = [pod for pod in pods if pod.deleting and not pod.node_lost]
@@ -142,11 +146,18 @@ def _has_failed(pod: PodView) -> bool:
 def _order(pod: PodView) -> tuple[int, float, int]:
     """Causes before consequences, then by time; endings of one second by how telling they are."""
     finished = pod.finished_at or float("inf")
+    if _stood_still(pod):
+        return (0, finished, pod.index)
     if pod.exit_code == _COMMUNICATION:
         return (2, finished, pod.index)
     # Peers are terminated once one pod has failed, and end as if they had been preempted.
     consequence = pod.exit_code == _PREEMPTED or (pod.exit_code in _TERMINATED and not pod.killed)
     return (1 if consequence else 0, finished, pod.index)
+
+
+def _stood_still(pod: PodView) -> bool:
+    """Whether it says that a rank of its own kept the others waiting, who lost it in the end."""
+    return pod.exit_code == _COMMUNICATION and _reason(pod) == names.HUNG
 
 
 def _reason(pod: PodView) -> str:

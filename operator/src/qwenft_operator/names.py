@@ -86,6 +86,8 @@ REASONS = {
     69: "CommunicationFailure",
     70: "WorkerError",
 }
+HUNG = "Hung"
+"""Why an attempt ended of which a rank stood still: told by the rank's pod, or by nobody."""
 
 
 def config_map(name: str, digest: str) -> str:

@@ -82,6 +82,16 @@ class Settings:
     image_patience: float = 120.0
     """Seconds that an image or a container's configuration has to become available."""
 
+    @property
+    def rank_patience(self) -> float:
+        """Seconds without a sign of life after which a rank is to end itself and say where it is.
+
+        The trainer has thrice as long before its first step, and a tenth more where it waits for
+        others: both are over before the operator gives the attempt up, who knows less.
+        """
+        first = max(self.step_patience, self.first_step_patience)
+        return min(self.step_patience * 2 / 3, first / 4)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:

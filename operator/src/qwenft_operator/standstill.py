@@ -71,10 +71,55 @@ def _hung(situation: Situation, job: JobView, pods: tuple[PodView, ...]) -> Fail
     limit, still = _limit(situation, pods), situation.still_for
     if limit is None or still <= limit:
         return None
-    step = situation.history.step
-    since = f"since step {step}" if situation.has_trained else "since its start"
-    message = f"no progress {since}, for {still:.0f} s (limit {limit:.0f} s)"
-    return Failure(attempt=job.attempt, reason=disruption.HUNG, message=message, time=situation.now)
+    culprit = _culprit(pods)
+    told = f"no progress {_since(situation)}, for {still:.0f} s (limit {limit:.0f} s)"
+    return Failure(
+        attempt=job.attempt,
+        reason=disruption.HUNG,
+        message=f"{told}; {_whose(pods, culprit)}",
+        rank=_only_rank(situation, job),
+        pod="" if culprit is None else culprit.name,
+        node="" if culprit is None else culprit.node,
+        step=situation.history.step if situation.has_trained else None,
+        time=situation.now,
+    )
+
+
+def _since(situation: Situation) -> str:
+    """Tell the last that was heard, which is rank 0's word for all ranks."""
+    if situation.has_trained:
+        return f"since step {situation.history.step}"
+    heard = situation.observed.progress
+    if heard is not None and heard.attempt == situation.attempt:
+        return "since its start (the model is in place, no step was trained)"
+    return "since its start (nothing was heard of it)"
+
+
+def _culprit(pods: tuple[PodView, ...]) -> PodView | None:
+    """Return the pod that stands still, where that can be known although none has ended.
+
+    The steps are those of all ranks at once: where one stands still, none of them gets on.
+    """
+    if len(pods) == 1:
+        return pods[0]
+    unready = [pod for pod in pods if not pod.ready]
+    return unready[0] if len(unready) == 1 else None
+
+
+def _whose(pods: tuple[PodView, ...], culprit: PodView | None) -> str:
+    if culprit is None:
+        return (
+            f"which of its {len(pods)} pods stands still is not known: all of them run, and no "
+            "rank or launcher told of itself (docs/howto/debug-a-failed-run.md)"
+        )
+    why = "is its only one" if len(pods) == 1 else f"is the only one of {len(pods)} not ready"
+    return f"pod {culprit.name} on {culprit.node} {why}"
+
+
+def _only_rank(situation: Situation, job: JobView) -> int | None:
+    """Return 0 where there is no other rank that could be meant."""
+    plan = situation.observed.plans.get(job.plan)
+    return 0 if plan is not None and plan.world_size == 1 else None
 
 
 def _limit(situation: Situation, pods: tuple[PodView, ...]) -> float | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demo.platforms import Embedded
 from embedded.cluster import Cluster
 from endtoend.bench import Bench
 
-__all__ = ["Nodes", "processes_of"]
+__all__ = ["Nodes", "launchers_of", "processes_of", "rank_of"]
 
 
 class Nodes:
@@ -63,12 +63,32 @@ class Nodes:
 
 def processes_of(uid: str, attempt: int) -> tuple[int, ...]:
     """Return the ranks of a run's attempt among this machine's processes, whoever watches them."""
-    marks = {f"QWENFT_UID={uid}".encode(), f"QWENFT_ATTEMPT={attempt}".encode()}
+    return tuple(int(entry.name) for entry in _entries(uid, attempt) if _is_rank(entry))
+
+
+def launchers_of(uid: str, attempt: int, *, node_rank: int) -> tuple[int, ...]:
+    """Return what else runs in one pod of a run's attempt: its launcher."""
+    mark = f"PET_NODE_RANK={node_rank}".encode()
     return tuple(
         int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _is_rank(entry) and marks <= _environment(entry)
+        for entry in _entries(uid, attempt)
+        if mark in _environment(entry) and not _is_rank(entry)
     )
+
+
+def rank_of(pid: int) -> int:
+    """Return a rank's number; what the kernel shows of a fork's environment is its launcher's."""
+    entry = Path(f"/proc/{pid}")
+    found = dict(each.partition(b"=")[::2] for each in _environment(entry))
+    local = int((entry / "comm").read_text().rpartition("-")[2])
+    return int(found[b"PET_NODE_RANK"]) * int(found[b"PET_NPROC_PER_NODE"]) + local
+
+
+def _entries(uid: str, attempt: int) -> Iterator[Path]:
+    marks = {f"QWENFT_UID={uid}".encode(), f"QWENFT_ATTEMPT={attempt}".encode()}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and marks <= _environment(entry):
+            yield entry
 
 
 def _is_rank(entry: Path) -> bool:

@@ -22,7 +22,10 @@ _EXITS = {
         "once more from an older checkpoint, then stop",
     ),
     68: ("a device ran out of memory", "plan again with less, or stop with the numbers"),
-    69: ("connections to other ranks were lost", "restart, counted"),
+    69: (
+        "connections to other ranks were lost; or, as `Hung`, this rank stood still",
+        "restart, counted",
+    ),
     70: (
         "anything else; what a script raises",
         "stop before the first step, else restart, counted",

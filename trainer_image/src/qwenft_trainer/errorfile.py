@@ -45,18 +45,22 @@ class TypedErrorHandler(ErrorHandler):
 
     def _leave(self, cause: Cause) -> None:
         path = self._get_error_file_path()
-        if not path:
-            return
-        body = {
-            "message": {
-                "message": cause.message,
-                "extraInfo": {"py_callstack": cause.trace, "timestamp": str(int(cause.time))},
-            },
-            "qwenft": asdict(cause),
-        }
-        part = Path(f"{path}.part")
-        part.write_text(json.dumps(body), encoding="utf-8")
-        part.replace(path)
+        if path:
+            leave(cause, Path(path))
+
+
+def leave(cause: Cause, path: Path) -> None:
+    """Write a rank's error file, in torch's shape and with the typed cause beside it."""
+    body = {
+        "message": {
+            "message": cause.message,
+            "extraInfo": {"py_callstack": cause.trace, "timestamp": str(int(cause.time))},
+        },
+        "qwenft": asdict(cause),
+    }
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(body), encoding="utf-8")
+    part.replace(path)
 
 
 def describe(error: BaseException) -> Cause:

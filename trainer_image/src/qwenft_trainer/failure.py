@@ -87,6 +87,12 @@ class CommunicationFailure(TrainerError):  # noqa: N818
     reason = "CommunicationFailure"
 
 
+class Hung(CommunicationFailure):
+    """A rank stands still itself and keeps the others waiting: code 69, never a consequence."""
+
+    reason = "Hung"
+
+
 REASONS: Mapping[int, str] = {
     kind.exit_code: kind.reason
     for kind in (
@@ -234,8 +240,13 @@ def first_cause(causes: Iterable[Cause]) -> Cause:
     The earliest that is not a mere lost connection, since every peer of a dead rank reports one;
     a preemption comes last but one: ranks that were told to stop say nothing about the reason.
     """
-    weight = {CommunicationFailure.exit_code: 2, Preempted.exit_code: 1}
-    return min(causes, key=lambda cause: (weight.get(cause.exit_code, 0), cause.time))
+    return min(causes, key=lambda cause: (_weight(cause), cause.time))
+
+
+def _weight(cause: Cause) -> int:
+    if cause.reason == Hung.reason:
+        return 0
+    return {CommunicationFailure.exit_code: 2, Preempted.exit_code: 1}.get(cause.exit_code, 0)
 
 
 def last_lines(text: str, limit: int) -> str:

@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
 from qwenft_trainer import boot
+from qwenft_trainer.stopped import Lookout
 
 MODULE = "qwenft_trainer.boot"
 NAME = "qwenft-rank"
@@ -64,11 +65,28 @@ class Handler(SubprocessHandler):
 
     def _popen(self, args: tuple[str, ...], env: dict[str, str]) -> Any:
         if args[0] != sys.executable or args[-2:] != ("-m", MODULE):
-            return super()._popen(args, env)
+            return Program(
+                args, env=env, stdout=self._stdout, stderr=self._stderr, start_new_session=True
+            )
         return Fork(args, env, {1: self._stdout, 2: self._stderr}, name=self._name())
 
     def _name(self) -> str:
         return f"{NAME}-{self.local_rank_id}"
+
+
+class Program(subprocess.Popen[bytes]):
+    """A rank that is a program of its own, and what watches it."""
+
+    def __init__(self, args: tuple[str, ...], *, env: Mapping[str, str], **options: Any) -> None:
+        super().__init__(args, env=env, **options)
+        self._lookout = Lookout(self.pid, env)
+
+    def poll(self) -> int | None:
+        """Return the exit code; one that is stopped for too long is ended."""
+        code = super().poll()
+        if code is None:
+            self._lookout.look()
+        return code
 
 
 class Fork:
@@ -91,14 +109,20 @@ class Fork:
         # Ends when the fork leads a session of its own: from then on a signal to it reaches it.
         os.read(there, 1)
         os.close(there)
+        self._lookout = Lookout(self.pid, env)
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal; None while the rank runs."""
+        """Return the exit code, negative for a signal; None while the rank runs.
+
+        One that is stopped for too long is ended.
+        """
         if self.returncode is None:
             with suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
                     self.returncode = os.waitstatus_to_exitcode(status)
+                else:
+                    self._lookout.look()
         return self.returncode
 
     def wait(self, timeout: float) -> int:

@@ -32,6 +32,7 @@ from qwenft_trainer.failure import (
     SILENCE,
     Cause,
     CommunicationFailure,
+    Hung,
     Preempted,
     TrainerError,
     cause_of_exit,
@@ -195,10 +196,15 @@ def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause
 
 
 def _preempted(error: SignalException, logs: Path) -> Cause:
-    """Prefer what a rank says about its preemption (the saved step) to the bare signal."""
-    said = [c for c in errorfile.read_all(logs) if c.exit_code == Preempted.exit_code]
+    """Prefer what a rank says about its preemption (the saved step) to the bare signal.
+
+    And before both that a rank stood still: its peers' pods may have ended first, and this one's
+    end was then asked for.
+    """
+    told = list(errorfile.read_all(logs))
+    said = [c for c in told if c.exit_code == Preempted.exit_code or c.reason == Hung.reason]
     bare = errorfile.describe(Preempted(f"the launcher received {error.sigval.name}"))
-    return min(said, key=lambda cause: cause.time, default=bare)
+    return first_cause(said or [bare])
 
 
 def _on_early_stop(signal_name: str) -> int:

@@ -3,6 +3,7 @@
 A rank that hangs, and its peers, which wait for it in a collective, would otherwise hold all nodes
 until somebody looks. Every rank watches itself. One that waits for others gives them the first
 word, so that the termination message shows the stack of the rank that keeps the others waiting.
+A rank whose whole process is stopped cannot: its launcher watches for that (:mod:`stopped`).
 """
 
 import faulthandler
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
@@ -19,13 +20,17 @@ from typing import NoReturn, Self
 import torch
 
 from qwenft_trainer import errorfile
-from qwenft_trainer.failure import SILENCE, CommunicationFailure
+from qwenft_trainer.failure import SILENCE, CommunicationFailure, Hung
 
 LIMIT_VARIABLE = "QWENFT_STALL_SECONDS"
 LIMIT_SECONDS = 600.0
 """A rank that shows no sign of life for so long stands still, however fast its steps are."""
-STEPS = 5.0
-"""As many times a usual step may pass without a sign of life."""
+STEPS = 4.5
+"""As many times a usual step may pass without a sign of life.
+
+With the courtesy below it is less than the five after which the operator gives the attempt up, who
+knows neither the rank nor its stack.
+"""
 FIRST = 3.0
 """As many times the limit, before the first step has ended: layers are compiled."""
 FILES = 3.0
@@ -50,8 +55,7 @@ class Watchdog:
         least: float | None = None,
         end: Callable[[CommunicationFailure, str], None] | None = None,
     ) -> None:
-        named = os.environ.get(LIMIT_VARIABLE)
-        self._least = least or float(named or LIMIT_SECONDS)
+        self._least = least or limit_of(os.environ)
         self._step_seconds = step_seconds
         self._end = end or _leave
         self._watched = threading.get_ident()
@@ -95,14 +99,30 @@ class Watchdog:
             silence, limit = time.monotonic() - self._last, self.limit
             if silence <= limit:
                 continue
-            if waits_for_others(sys._current_frames().get(self._watched)):  # noqa: SLF001 - of another thread
+            frame = sys._current_frames().get(self._watched)  # noqa: SLF001 - of another thread
+            waits = has_peers(os.environ) and waits_for_others(frame)
+            if waits:
                 limit *= 1 + COURTESY
             if silence > limit:
-                error = CommunicationFailure(
-                    f"{SILENCE} for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
-                )
-                self._end(error, stacks())
+                told = f"{SILENCE} for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
+                self._end(_error(told, waits=waits), stacks())
                 return
+
+
+def limit_of(environ: Mapping[str, str]) -> float:
+    """Return the seconds after which a rank of fast steps stands still."""
+    return float(environ.get(LIMIT_VARIABLE) or LIMIT_SECONDS)
+
+
+def has_peers(environ: Mapping[str, str]) -> bool:
+    """Whether there is any other rank to wait for."""
+    return environ.get("WORLD_SIZE", "1") != "1"
+
+
+def _error(told: str, *, waits: bool) -> CommunicationFailure:
+    if waits:
+        return CommunicationFailure(f"{told}; it waits inside torch, as ranks do for one another")
+    return Hung(told)
 
 
 def waits_for_others(frame: FrameType | None) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from qwenft_operator import names
 from qwenft_operator.policies.policy import Circumstances, Policy, Verdict
 
 __all__ = ["HUNG", "NODE_LOST", "POLICY"]
 
 _EXIT_CODE = 69
-NODE_LOST, HUNG = "NodeLost", "Hung"
+NODE_LOST, HUNG = "NodeLost", names.HUNG
 _REASONS = ("JobDeleted", NODE_LOST, HUNG)
 
 
@@ -19,7 +20,10 @@ def _judge(circumstances: Circumstances) -> Verdict | None:
 
 
 POLICY = Policy(
-    cause="communication lost (exit code 69), Job deleted, node lost, no progress",
+    cause=(
+        "communication lost or a rank that stands still (exit code 69), Job deleted, node lost, "
+        "no progress"
+    ),
     decision="restart from the checkpoint, counted",
     judge=_judge,
 )

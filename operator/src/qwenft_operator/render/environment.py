@@ -38,6 +38,7 @@ def environment(
         _identity(owner, attempt)
         | _torchrun(plan, owner, attempt, spec.trainer.rendezvous)
         | _progress(owner, settings)
+        | {"QWENFT_STALL_SECONDS": f"{settings.rank_patience:g}"}
     )
     alone = placement.on_cpu or plan.nodes == 1
     network = {} if alone else _INTERFACES | dict(placement.wiring.env)
