@@ -22,42 +22,48 @@ from simulated.builders import run_body
 
 pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.usefixtures("operator")]
 
-TEAM, TIGHT, GUARDED = "team", "tight", "guarded"
+TEAM, TIGHT, GUARDED, METERED, SEALED = "team", "tight", "guarded", "metered", "sealed"
 OURS = "jobs,pods,services,configmaps,networkpolicies,persistentvolumeclaims"
 REFUSAL = "no pods after six o'clock"
+NO_JOBS = "no Jobs in this namespace"
+QUOTA = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": "compute", "namespace": METERED},
+    "spec": {"hard": {"pods": "0"}},
+}
 RANGE = {
     "apiVersion": "v1",
     "kind": "LimitRange",
     "metadata": {"name": "small", "namespace": TIGHT},
     "spec": {"limits": [{"type": "Pod", "max": {"memory": "1Mi"}}]},
 }
-GUARD = (
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "evening"},
-        "spec": {
-            "matchConstraints": {
-                "resourceRules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"],
-                     "operations": ["CREATE"]}
-                ]
-            },
-            "validations": [{"expression": "false", "message": REFUSAL}],
-        },
-    },
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "evening"},
-        "spec": {
-            "policyName": "evening",
-            "validationActions": ["Deny"],
-            "matchResources": {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": GUARDED}}
-            },
-        },
-    },
+
+
+def guard(namespace: str, group: str, resource: str, words: str) -> tuple[dict[str, Any], ...]:
+    """Return the policy by which one namespace takes no objects of a kind, and its binding."""
+    api, there = "admissionregistration.k8s.io/v1", {"kubernetes.io/metadata.name": namespace}
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource],
+            "operations": ["CREATE"]}  # fmt: skip
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": words}],
+    }
+    binding = {
+        "policyName": namespace,
+        "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": {"matchLabels": there}},
+    }
+    return (
+        {"apiVersion": api, "kind": "ValidatingAdmissionPolicy",
+         "metadata": {"name": namespace}, "spec": policy},
+        {"apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding",
+         "metadata": {"name": namespace}, "spec": binding},
+    )  # fmt: skip
+
+
+WALLS = (
+    RANGE, QUOTA, *guard(GUARDED, "", "pods", REFUSAL), *guard(SEALED, "batch", "jobs", NO_JOBS),
 )  # fmt: skip
 
 
@@ -67,16 +73,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     for product in (*binaries.products(versions.load()), *binaries.on_demand(versions.load())):
         binaries.build(place, product)
     with plane(tmp_path_factory.mktemp("told"), place) as started:
-        for namespace in (TEAM, TIGHT, GUARDED):
+        for namespace in (TEAM, TIGHT, GUARDED, METERED, SEALED):
             started.namespace(namespace)
         nodes.make_nodes(started, 8)
         nodes.start_kwok(
             started,
             nodes.ending(1, 0, seconds=1, run="wins"),
             nodes.ending(1, 65, seconds=1, run="stops"),
+            *(nodes.ending(n, 69, seconds=1, run="alone-restarting") for n in (1, 2, 3)),
             linger=1,
         )
-        for body in (RANGE, *GUARD):
+        for body in WALLS:
             started.kubectl("create", "-f", "-", stdin=body)
         yield started
 
@@ -147,9 +154,15 @@ def test_a_suspended_run_and_its_going_on_and_its_deletion_are_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("namespace", "words"), [(TIGHT, "maximum memory usage per Pod"), (GUARDED, REFUSAL)]
+    ("namespace", "words"),
+    [
+        (TIGHT, "maximum memory usage per Pod"),
+        (METERED, "exceeded quota: compute, requested: pods=1"),
+        (GUARDED, REFUSAL),
+        (SEALED, NO_JOBS),
+    ],
 )
-def test_who_refuses_the_pods_is_quoted(
+def test_who_refuses_the_pods_or_their_job_is_quoted(
     made: Plane, operator: Operator, namespace: str, words: str
 ) -> None:
     Api(made).create_run(run_body("refused", namespace))
@@ -160,18 +173,22 @@ def test_who_refuses_the_pods_is_quoted(
     assert items(made, namespace, "pods") == []
 
 
-@pytest.mark.parametrize("phase", ["Starting", "Suspended", "Succeeded"])
+@pytest.mark.parametrize(
+    "phase", ["Pending", "Starting", "Restarting", "Suspended", "Succeeded", "Failed"]
+)
 def test_a_run_deleted_while_no_operator_looks_leaves_nothing(
     made: Plane, operator: Operator, phase: str
 ) -> None:
-    name = "wins" if phase == "Succeeded" else f"alone-{phase.lower()}"
-    if phase != "Succeeded":
-        Api(made).create_run(run_body(name, TEAM))
-        wait(made, name, "jsonpath={.status.phase}=Starting")
+    name = {"Succeeded": "wins", "Failed": "stops"}.get(phase, f"alone-{phase.lower()}")
+    if name not in ("wins", "stops"):
+        many = {"nodes": {"min": 99, "max": 99}} if phase == "Pending" else {}
+        Api(made).create_run(run_body(name, TEAM, resources=many))
     if phase == "Suspended":
+        wait(made, name, "jsonpath={.status.phase}=Starting")
         suspend(made, name, suspended=True)
         wait(made, name, "condition=Suspended")
-    assert of_run(made, name)
+    wait(made, name, f"jsonpath={{.status.phase}}={phase}")
+    assert bool(of_run(made, name)) is (phase != "Pending")
     operator.stop()
     try:
         made.kubectl("delete", "qft", name, "-n", TEAM, "--timeout=30s")
