@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,8 +138,11 @@ def test_a_program_that_is_stopped_is_ended_by_whoever_asks_for_its_end(tmp_path
         "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
     }  # fmt: skip
     program = Program(("bash", "-c", "kill -STOP $$"), env=environ, start_new_session=True)
-    while (code := program.poll()) is None:
-        assert watchdog.limit_of(environ) == pytest.approx(0.2)
+    assert watchdog.limit_of(environ) == pytest.approx(0.2)
+    deadline = time.monotonic() + 60
+    while (code := program.poll()) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    program.kill()
     assert code == -signal.SIGKILL
     (cause,) = read_all(tmp_path)
     assert (cause.rank, cause.reason) == (1, "Hung")

@@ -48,6 +48,8 @@ MUTATIONS = (
         ("starts without one pod", '"minCount": count', '"minCount": count - 1'),
         ("leaves the gang to the run", '"kind": job["kind"],', '"kind": "QwenFineTune",'),
         ("asks for one pod's share", "amount(value) * count", "amount(value)"),
+        ("gives a gang no priority", "if not api.takes_priority or", "if True or"),
+        ("gives every gang a priority", "if not api.takes_priority or", "if"),
     ),
     *group("qwenft_operator/render/__init__.py", _GANGS,
         ("waits in two queues", "if gang_api is None or owner.queue:", "if gang_api is None:"),
