@@ -181,8 +181,8 @@ def test_a_rank_that_stood_still_is_remembered_before_its_pod_is_gone() -> None:
 
 
 def test_a_script_that_calls_itself_hung_is_judged_by_its_exit_code() -> None:
-    found = cause(pod(0, code=70, at="05", reason="Hung"), pod(1, code=65, at="04"))
-    assert (found.pod, found.exit_code) == ("tiny-1-1", 65)
+    found = cause(pod(0, code=64, at="04", reason="Hung"), pod(1, code=70, at="05"))
+    assert (found.pod, found.exit_code) == ("tiny-1-1", 70)
 
 
 def test_memory_kills_are_told_from_other_kills() -> None:
