@@ -197,13 +197,13 @@ def test_only_the_built_in_loop_is_forked(
     monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(forked, "Fork", lambda *_, **__: pytest.fail("it was forked"))
-    started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(
-        forked.SubprocessHandler, "_popen", lambda _, args, env: started.append((*args, env))
-    )
+    started: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(forked, "Program", lambda args, **more: started.append((args, more)))
     handler = forked.Handler.__new__(forked.Handler)
-    handler._popen(args, {})
-    assert started == [(*args, {})]
+    handler._stdout = handler._stderr = None
+    handler._popen(args, {"RANK": "1"})
+    as_torch_does = {"stdout": None, "stderr": None, "start_new_session": True}
+    assert started == [(args, {"env": {"RANK": "1"}} | as_torch_does)]
 
 
 def test_torchs_agent_has_its_own_way_back_afterwards() -> None:
