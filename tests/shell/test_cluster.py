@@ -15,6 +15,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from qwenft_operator import names
 from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.excerpts import ListedPod
 from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
 
 Answer = tuple[int, Any]
@@ -49,6 +50,23 @@ def ask(
 ) -> Any:
     """Make one call over loopback HTTP."""
 
+    async def main(port: int) -> Any:
+        configuration = Configuration(host=f"http://127.0.0.1:{port}")
+        configuration.api_key = {"BearerToken": "Bearer secret"}
+        cluster = ApiCluster(ApiClient(configuration))
+        try:
+            return await call(cluster)
+        finally:
+            await cluster.close()
+
+    return serve(apiserver, main, dead=dead)
+
+
+def serve(
+    apiserver: Apiserver, client: Callable[[int], Awaitable[Any]], *, dead: bool = False
+) -> Any:
+    """Return what a client makes of an apiserver on a port of loopback."""
+
     async def main() -> Any:
         application = web.Application()
         application.router.add_route("*", "/{tail:.*}", apiserver.handle)
@@ -59,16 +77,23 @@ def ask(
         port = runner.addresses[0][1]
         if dead:
             await runner.cleanup()
-        configuration = Configuration(host=f"http://127.0.0.1:{port}")
-        configuration.api_key = {"BearerToken": "Bearer secret"}
-        cluster = ApiCluster(ApiClient(configuration))
         try:
-            return await call(cluster)
+            return await client(port)
         finally:
-            await cluster.close()
             await runner.cleanup()
 
     return asyncio.run(main())
+
+
+def kubeconfig_of(server: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "abc"}}],
+    }
 
 
 def answering(*answers: Answer) -> Apiserver:
@@ -123,14 +148,37 @@ def test_a_list_is_filtered_by_the_server_and_read_page_by_page() -> None:
         (200, {"items": [{"n": 2}], "metadata": {}}),
     )
     selectors = {"labels": "a=b", "fields": "c=d"}
-    found = ask(
-        apiserver, lambda c: c.list("Pod", "team", **selectors, keep=lambda b: {**b, "k": 1})
-    )
-    assert found == ({"n": 1, "k": 1}, {"n": 2, "k": 1})
+    found = ask(apiserver, lambda c: c.list("Pod", "team", **selectors))
+    assert found == ({"n": 1}, {"n": 2})
     first, second = (asked["query"] for asked in apiserver.asked)
     assert (first["labelSelector"], first["fieldSelector"]) == ("a=b", "c=d")
     assert "continue" not in first
     assert second["continue"] == "more"
+
+
+def test_of_a_list_only_what_is_asked_for_is_read() -> None:
+    metadata = {"labels": {"a": "b"}, "managedFields": [{}]}
+    apiserver = answering(
+        (200, {"items": [{"metadata": metadata}], "metadata": {"continue": "more"}}),
+        (200, {"items": [{"spec": {"nodeName": "n", "hostname": "h"}}], "metadata": {}}),
+        (200, {"items": None, "metadata": {}}),
+    )
+    found = ask(apiserver, lambda c: c.list("Pod", "team", shape=ListedPod))
+    assert found == ({"metadata": {"labels": {"a": "b"}}}, {"spec": {"nodeName": "n"}})
+    assert ask(apiserver, lambda c: c.list("Pod", "team", shape=ListedPod)) == ()
+
+
+@pytest.mark.parametrize("garbage", ["<html>", '{"items": 3}', '{"items": [{"spec": "x"}]}', ""])
+def test_a_list_that_cannot_be_read_is_asked_for_again_later(garbage: str) -> None:
+    apiserver = answering((200, garbage))
+    with pytest.raises(Unavailable, match="/pods: the list cannot be read"):
+        ask(apiserver, lambda c: c.list("Pod", shape=ListedPod))
+
+
+def test_a_refused_list_says_why_whatever_was_to_be_read() -> None:
+    apiserver = answering((403, {"message": "no right to list pods"}))
+    with pytest.raises(Refused, match="no right to list pods"):
+        ask(apiserver, lambda c: c.list("Pod", shape=ListedPod))
 
 
 def test_a_list_that_grew_old_between_two_pages_is_read_anew() -> None:
@@ -344,14 +392,7 @@ def test_a_review_that_is_forbidden_is_told() -> None:
 def test_without_a_cluster_the_kubeconfig_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "users": [{"name": "u", "user": {"token": "abc"}}],
-    }
+    config = kubeconfig_of("http://127.0.0.1:1")
     file = tmp_path / "config"
     file.write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -364,6 +405,34 @@ def test_without_a_cluster_the_kubeconfig_is_used(
         return host
 
     assert asyncio.run(main()) == "http://127.0.0.1:1"
+
+
+def test_the_proxies_and_passwords_of_a_shell_are_not_for_the_apiserver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    apiserver = answering((200, {"kind": "Node"}))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def main(port: int) -> Any:
+        config = kubeconfig_of(f"http://127.0.0.1:{port}")
+        file = tmp_path / "config"
+        file.write_text(json.dumps(config), encoding="utf-8")
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        cluster = await ApiCluster.connect()
+        try:
+            return await cluster.get("Node", "", "n")
+        finally:
+            await cluster.close()
+
+    assert serve(apiserver, main) == {"kind": "Node"}
+    assert apiserver.asked[0]["token"].endswith(" abc")
 
 
 GROUP_LIST = {"kind": "APIResourceList", "resources": [{"kind": "PodGroup"}, {"kind": "Queue"}]}

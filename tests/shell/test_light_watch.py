@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
 from aiohttp import web
 
-from qwenft_operator import main
+from qwenft_operator import main, names
 
 PLAIN = "*/*"
 
@@ -84,6 +85,60 @@ def test_of_pods_nothing_but_their_metadata_is_asked_for(tmp_path: Path, place: 
 )
 def test_everything_else_is_read_whole(tmp_path: Path, path: str) -> None:
     assert accepted(tmp_path, path) == [PLAIN]
+
+
+def pod(run: str, *, namespace: str = "team", tracked: bool = True) -> dict[str, Any]:
+    finalizers = ["batch.kubernetes.io/job-tracking"] if tracked else []
+    labels = {names.LABEL_RUN: run}
+    return {"metadata": {"namespace": namespace, "labels": labels, "finalizers": finalizers}}
+
+
+async def _listed(path: str, items: list[Any]) -> list[Any]:
+    """Return the items of a list as kopf gets them."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"items": items})
+
+    application = web.Application()
+    application.router.add_get(path, answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with (
+        aiohttp.ClientSession(response_class=main.Answer) as session,
+        session.get(server + path) as response,
+    ):
+        found = await response.json()
+    await runner.cleanup()
+    return list(found["items"])
+
+
+def test_of_a_list_of_pods_each_run_and_each_state_is_told_once() -> None:
+    telling = [
+        pod("a"), pod("b"), pod("a", namespace="other"), pod("a", tracked=False),
+        {"metadata": {"namespace": "team"}},
+    ]  # fmt: skip
+    listed = asyncio.run(_listed("/api/v1/pods", [*telling, pod("a"), pod("b"), *telling]))
+    assert listed == telling
+
+
+def test_of_a_list_of_jobs_nothing_is_left_out() -> None:
+    jobs = [pod("a"), pod("a")]
+    assert asyncio.run(_listed("/apis/batch/v1/jobs", jobs)) == jobs
+
+
+def test_a_list_is_read_in_pieces() -> None:
+    settings = kopf.OperatorSettings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main.App, "start", classmethod(_no_app))
+        patch.setattr(main.logs, "install", lambda: None)
+        asyncio.run(main.startup(settings=settings, memo=kopf.Memo()))
+    assert settings.watching.chunk_size == 500
+
+
+async def _no_app(*_: Any) -> None:
+    return None
 
 
 def test_without_credentials_nobody_logs_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from qwenft_operator import names
-from qwenft_operator.claims import Claim, requests_of
 from qwenft_operator.decision import Decision
 from qwenft_operator.outlook import Outlook
 from qwenft_operator.port import Unavailable
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.run import Run
-from qwenft_operator.view import View, attempt_key, has_ended, slim_job, slim_pod
+from qwenft_operator.view import View
 from simulated import World, node_body
 from simulated.controllers import succeed_after
 
@@ -279,15 +278,6 @@ def test_a_decision_on_a_view_of_before_is_not_entered_into_a_newer_one() -> Non
     assert after is before
 
 
-def test_a_view_keeps_of_a_node_what_plans_depend_on() -> None:
-    node = node_body("n", labels={"a": "b"}, annotations={"c": "d"})
-    node["status"]["images"] = [{"names": ["x"] * 50}]
-    (kept,) = View.of(nodes=[node], pods=[], jobs=[], runs=[]).nodes
-    assert "images" not in kept["status"]
-    del node["status"]["images"]
-    assert kept == {key: node[key] for key in ("metadata", "spec", "status")}
-
-
 class Slow(Counting):
     """A world whose Jobs take their time to be made, while others are planned."""
 
@@ -367,31 +357,3 @@ def test_a_view_that_took_long_to_read_is_good_for_longer() -> None:
         return found
 
     assert asyncio.run(main()) == [1, 1, 2]
-
-
-def test_a_slim_pod_and_a_slim_job_plan_as_the_whole_ones_do() -> None:
-    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}, "env": [{}]}
-    side = {"restartPolicy": "Always", "resources": {"limits": {"cpu": "1"}}, "command": ["x"]}
-    spec = {"containers": [container], "initContainers": [side], "overhead": {"memory": "1Gi"},
-            "nodeName": "n", "volumes": [{}]}  # fmt: skip
-    labels = names.run_labels("r", "uid") | {names.LABEL_ATTEMPT: "3", "other": "x"}
-    pod = {"metadata": {"name": "p", "labels": labels, "managedFields": [{}]}, "spec": spec}
-    condition = {"type": "Failed", "status": "True"}
-    job = {"metadata": pod["metadata"], "status": {"conditions": [condition], "active": 1},
-           "spec": {"completions": 4, "suspend": True, "template": {"spec": spec}}}  # fmt: skip
-    assert (attempt_key(slim_pod(pod)), attempt_key(slim_job(job))) == (("uid", "3"),) * 2
-    assert Claim.of(slim_pod(pod)) == Claim.of(pod) != Claim(requests={})
-    assert requests_of(slim_job(job)["spec"]["template"]["spec"]) == requests_of(spec)
-    assert has_ended(slim_job(job))
-    assert (slim_job(job)["spec"]["completions"], slim_job(job)["spec"]["suspend"]) == (4, True)
-    for slim, whole in ((slim_pod(pod), pod), (slim_job(job), job)):
-        assert len(str(slim)) < len(str(whole))
-        assert "managedFields" not in str(slim)
-
-
-def test_bare_pods_and_jobs_are_slimmed_too() -> None:
-    pod = {"metadata": {"name": "p"}, "spec": {"containers": []}}
-    assert Claim.of(slim_pod(pod)) == Claim.of(pod)
-    assert attempt_key(slim_pod(pod)) == ("", "")
-    job = {"metadata": {"name": "j"}, "spec": {"template": {"spec": {"containers": []}}}}
-    assert not has_ended(slim_job(job))

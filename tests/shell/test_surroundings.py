@@ -221,6 +221,20 @@ def test_each_missing_claim_is_named_with_its_field() -> None:
     assert "'hub'" in told
 
 
+def test_a_claim_that_holds_all_is_asked_for_once() -> None:
+    world = World()
+    asked: list[str] = []
+    get = world.get
+
+    async def counted(kind: str, namespace: str, name: str) -> Any:
+        asked.append(f"{kind}/{name}")
+        return await get(kind, namespace, name)
+
+    world.get = counted  # type: ignore[method-assign]
+    in_the_way(world)
+    assert len([each for each in asked if each.startswith("PersistentVolumeClaim/")]) == 1
+
+
 def test_a_claim_of_another_namespace_is_none_of_ours() -> None:
     found = in_the_way(World(), namespace="elsewhere")
     assert len(found) == 3

@@ -16,6 +16,7 @@ from typing import Any
 from qwenft_operator import gangs, names
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
 from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.excerpts import ListedRun
 from qwenft_operator.metrics import Metrics, MetricsServer
 from qwenft_operator.notebook import Notebook
 from qwenft_operator.port import Cluster, Conflict, Refused, Unavailable
@@ -28,7 +29,7 @@ from qwenft_operator.traces import SILENT, TracedCluster, Traces
 from qwenft_operator.traces import start as start_traces
 from qwenft_operator.view import has_ended
 
-__all__ = ["App", "Options"]
+__all__ = ["App", "Options", "tracked"]
 
 _RESYNC = 60.0
 _RESYNC_AT_ONCE = 50
@@ -251,8 +252,11 @@ class App:
         """
         labels = body["metadata"].get("labels") or {}
         self.wake(body["metadata"].get("namespace"), labels.get(names.LABEL_RUN))
-        over = _TRACKED not in (body["metadata"].get("finalizers") or ())
-        if (gone or over) and self._freeing is None and self._reconciler.waiting:
+        if (
+            (gone or not tracked(body["metadata"]))
+            and self._freeing is None
+            and self._reconciler.waiting
+        ):
             loop = asyncio.get_running_loop()
             self._freeing = loop.call_later(_FREEING_SECONDS, self._pods_ended)
 
@@ -288,7 +292,9 @@ class App:
         """
         for turn in itertools.count():
             try:
-                bodies = await self._cluster.list(names.KIND, self._options.namespace)
+                bodies = await self._cluster.list(
+                    names.KIND, self._options.namespace, shape=ListedRun
+                )
                 self._metrics.listed(bodies)
                 for body in _due([body for body in bodies if _needs_resync(body)], turn):
                     self.wake(body["metadata"]["namespace"], body["metadata"]["name"])
@@ -299,6 +305,11 @@ class App:
                 # An apiserver that has just started knows no rights yet and forbids everything.
                 logger.warning("cannot list the runs: %s", error)
             await asyncio.sleep(_RESYNC)
+
+
+def tracked(metadata: Mapping[str, Any]) -> bool:
+    """Whether the Job of a pod has not counted its end yet."""
+    return _TRACKED in (metadata.get("finalizers") or ())
 
 
 def _due(bodies: list[Mapping[str, Any]], turn: int) -> list[Mapping[str, Any]]:

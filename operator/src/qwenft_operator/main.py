@@ -15,13 +15,15 @@ import aiohttp
 import kopf
 
 from qwenft_operator import logs, names
-from qwenft_operator.app import App, Options
+from qwenft_operator.app import App, Options, tracked
 
 __all__: list[str] = []
 
 _CHATTY = ("kopf.objects", "kopf.activities.probe", "aiohttp.access")
 _REQUEST_TIMEOUT = 30
 _SERVER_TIMEOUT = 300  # the API takes whole seconds only
+_CHUNK = 500
+"""Objects of one answer while kopf lists: of thousands at once it would hold all in memory."""
 _IDLE_SECONDS = 0.2
 """After so long without events kopf lets an object's task go, and with it the object."""
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
@@ -46,14 +48,28 @@ class NoEssence(kopf.DiffBaseStorage):
 
 
 class Answer(aiohttp.ClientResponse):
-    """An answer whose empty list is a list: of metadata the apiserver sends null, and kopf dies."""
+    """An answer as kopf should see it."""
 
     async def json(self, **kwargs: Any) -> Any:
-        """Return the document."""
+        """Return the document.
+
+        An empty list is a list: of metadata the apiserver sends null, and kopf dies. A list of pods
+        has one of each run and state: it wakes the run, and ten thousand would do no more.
+        """
         found = await super().json(**kwargs)
         if isinstance(found, dict) and found.get("items", found) is None:
             found["items"] = []
+        if isinstance(found, dict) and "items" in found and self.url.path.endswith("/pods"):
+            telling = {_told_by(pod): pod for pod in found["items"]}
+            found["items"] = list(telling.values())
         return found
+
+
+def _told_by(pod: dict[str, Any]) -> tuple[object, ...]:
+    """Return all that :meth:`qwenft_operator.app.App.pod_changed` makes of a pod."""
+    metadata = pod["metadata"]
+    run = (metadata.get("labels") or {}).get(names.LABEL_RUN)
+    return metadata.get("namespace"), run, tracked(metadata)
 
 
 async def metadata_of_pods(
@@ -104,6 +120,7 @@ async def startup(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) ->
     settings.networking.request_timeout = _REQUEST_TIMEOUT
     settings.watching.server_timeout = _SERVER_TIMEOUT
     settings.watching.client_timeout = _SERVER_TIMEOUT + _REQUEST_TIMEOUT
+    settings.watching.chunk_size = _CHUNK
     settings.queueing.idle_timeout = _IDLE_SECONDS
     settings.persistence.diffbase_storage = NoEssence()
     ours = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"

@@ -157,7 +157,7 @@ def _fitting(view: View, decision: Decision) -> set[str]:
     return {
         node["metadata"]["name"]
         for node in view.nodes
-        if all(wanted <= (node["metadata"]["labels"] or {}).items() for wanted in selectors)
+        if all(wanted <= (node["metadata"].get("labels") or {}).items() for wanted in selectors)
     }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.decision import Decision
+from qwenft_operator.excerpts import ListedJob, ListedNode, ListedPod, ListedRun
 from qwenft_operator.port import Cluster, Refused
 from qwenft_operator.run import Run
-from qwenft_operator.view import View, slim_job, slim_node, slim_pod
+from qwenft_operator.view import View
 
 __all__ = ["SHARED_SECONDS", "Outlook", "read_view"]
 
@@ -28,10 +29,10 @@ _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 async def read_view(cluster: Cluster, scope: str) -> View:
     """Read the cluster; ``scope`` is the watched namespace, or empty."""
     nodes, pods, jobs, runs, classes = await asyncio.gather(
-        cluster.list("Node", keep=slim_node),
-        cluster.list("Pod", fields=_NOT_ENDED, keep=slim_pod),
-        cluster.list("Job", scope, labels=_OURS, keep=slim_job),
-        cluster.list(names.KIND, scope),
+        cluster.list("Node", shape=ListedNode),
+        cluster.list("Pod", fields=_NOT_ENDED, shape=ListedPod),
+        cluster.list("Job", scope, labels=_OURS, shape=ListedJob),
+        cluster.list(names.KIND, scope, shape=ListedRun),
         _priority_classes(cluster),
     )
     return View.of(nodes=nodes, pods=pods, jobs=jobs, runs=runs, classes=classes)

@@ -6,18 +6,13 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Cluster", "Conflict", "Identity", "Refused", "Unavailable", "whole"]
+__all__ = ["Cluster", "Conflict", "Identity", "Refused", "Unavailable"]
 
 Body = Mapping[str, Any]
-
-
-def whole(body: Body) -> Body:
-    """Keep all of an object."""
-    return body
 
 
 class Conflict(Exception):  # noqa: N818 - a state, not a mistake
@@ -65,11 +60,11 @@ class Cluster(Protocol):
         *,
         labels: str = "",
         fields: str = "",
-        keep: Callable[[Body], Body] = whole,
+        shape: type[Any] = dict,
     ) -> tuple[Body, ...]:
         """Return the objects of a kind, of all namespaces if none is named.
 
-        ``keep`` is called for each as soon as it is there: what it leaves out takes no memory.
+        ``shape``: the TypedDict of :mod:`qwenft_operator.excerpts` whose keys are to be read.
         """
 
     async def served(self, api_version: str) -> frozenset[str]:

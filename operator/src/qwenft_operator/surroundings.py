@@ -9,6 +9,7 @@ from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
+from qwenft_operator.excerpts import ChildPod
 from qwenft_operator.fitness import is_ready
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
@@ -41,7 +42,7 @@ async def list_children(
     labels = names.selector(name)
     jobs, pods, config_maps = await asyncio.gather(
         cluster.list("Job", namespace, labels=labels),
-        cluster.list("Pod", namespace, labels=labels),
+        cluster.list("Pod", namespace, labels=labels, shape=ChildPod),
         cluster.list("ConfigMap", namespace, labels=labels),
     )
     job = names.job(name, attempt)
@@ -117,15 +118,21 @@ async def obstacles(cluster: Cluster, run: Run, attempt: int) -> tuple[str, ...]
 
 
 async def _missing_claims(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> list[str]:
-    found: list[str] = []
-    for section in ("model", "dataset", "output"):
-        volume = getattr(spec, section).volume
-        if volume is None:
-            continue
-        if await cluster.get("PersistentVolumeClaim", namespace, volume.claim_name) is None:
-            field = f"spec.{section}.volume.persistentVolumeClaim.claimName"
-            found.append(f"{field}: there is no PersistentVolumeClaim {volume.claim_name!r}")
-    return found
+    sections = ("model", "dataset", "output")
+    volumes = {section: getattr(spec, section).volume for section in sections}
+    claims = {section: volume.claim_name for section, volume in volumes.items() if volume}
+    # Mostly one claim holds all three: it is asked for once.
+    wanted = sorted(set(claims.values()))
+    bodies = await asyncio.gather(
+        *(cluster.get("PersistentVolumeClaim", namespace, claim) for claim in wanted)
+    )
+    missing = {claim for claim, body in zip(wanted, bodies, strict=True) if body is None}
+    return [
+        f"spec.{section}.volume.persistentVolumeClaim.claimName: "
+        f"there is no PersistentVolumeClaim {claim!r}"
+        for section, claim in claims.items()
+        if claim in missing
+    ]
 
 
 async def _missing_script(cluster: Cluster, spec: FinetuneSpec, namespace: str) -> list[str]:

@@ -7,11 +7,11 @@ A look at a run is a trace; below it lie planning and each request to the apiser
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from qwenft_operator.port import Cluster, Identity, whole
+from qwenft_operator.port import Cluster, Identity
 
 __all__ = ["SILENT", "OpenTelemetry", "TracedCluster", "Traces", "start"]
 
@@ -111,12 +111,12 @@ class TracedCluster:
 
     async def list(
         self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "",
-        keep: Callable[[Body], Body] = whole,
+        shape: type[Any] = dict,
     ) -> tuple[Body, ...]:  # fmt: skip
         """Return the objects of a kind."""
         with self._span("list", kind, namespace):
             return await self._cluster.list(
-                kind, namespace, labels=labels, fields=fields, keep=keep
+                kind, namespace, labels=labels, fields=fields, shape=shape
             )
 
     async def served(self, api_version: str) -> frozenset[str]:

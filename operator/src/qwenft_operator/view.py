@@ -26,9 +26,6 @@ __all__ = [
     "attempt_key",
     "has_ended",
     "known_as",
-    "slim_job",
-    "slim_node",
-    "slim_pod",
 ]
 
 Body = Mapping[str, Any]
@@ -61,9 +58,9 @@ class View:
         cls, *, nodes: Iterable[Body], pods: Iterable[Body], jobs: Iterable[Body],
         runs: Iterable[Body], classes: Iterable[Body] = (),
     ) -> View:  # fmt: skip
-        """Keep of the objects what plans depend on; ``pods`` are those that have not ended."""
+        """Take what was listed; ``pods`` are those that have not ended."""
         return cls(
-            nodes=tuple(slim_node(node) for node in nodes),
+            nodes=tuple(nodes),
             claims=tuple((attempt_key(pod), Claim.of(pod)) for pod in pods),
             jobs=tuple(jobs),
             runs=tuple(runs),
@@ -167,52 +164,6 @@ class View:
             missing = job["spec"].get("completions", 0) - present[attempt_key(job)]
             if missing > 0 and not has_ended(job) and not job["spec"].get("suspend"):
                 yield from [_claim_of(job)] * missing
-
-
-def slim_node(node: Body) -> Body:
-    """Drop what no plan depends on: the list of images is most of a Node."""
-    metadata, status = node["metadata"], node.get("status") or {}
-    return {
-        "metadata": {key: metadata.get(key) for key in ("name", "labels", "annotations")},
-        "spec": node.get("spec"),
-        "status": {key: status.get(key) for key in ("allocatable", "conditions")},
-    }
-
-
-def slim_pod(pod: Body) -> Body:
-    """Keep of a pod what it takes, where, and whose it is."""
-    spec = pod["spec"]
-    kept = {key: spec[key] for key in ("nodeName", "overhead") if key in spec}
-    return {"metadata": _own_labels(pod), "spec": kept | _asking(spec)}
-
-
-def slim_job(job: Body) -> Body:
-    """Keep of a Job what its pods take, and whether they do."""
-    spec, template = job["spec"], job["spec"]["template"]["spec"]
-    kept = {key: spec[key] for key in ("completions", "suspend") if key in spec}
-    overhead = {"overhead": template["overhead"]} if "overhead" in template else {}
-    return {
-        "metadata": _own_labels(job),
-        "spec": kept | {"template": {"spec": overhead | _asking(template)}},
-        "status": {"conditions": (job.get("status") or {}).get("conditions")},
-    }
-
-
-def _own_labels(body: Body) -> Body:
-    labels = body["metadata"].get("labels") or {}
-    kept = (names.LABEL_UID, names.LABEL_ATTEMPT)
-    return {"labels": {key: labels[key] for key in kept if key in labels}}
-
-
-def _asking(spec: Body) -> dict[str, Any]:
-    """Keep of the containers what :func:`requests_of` reads."""
-    return {
-        kind: [
-            {key: container[key] for key in ("resources", "restartPolicy") if key in container}
-            for container in spec.get(kind) or ()
-        ]
-        for kind in ("containers", "initContainers")
-    }
 
 
 def _values(classes: Iterable[Body]) -> Iterator[tuple[str, int]]:

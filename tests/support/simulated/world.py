@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from qwenft_operator import names
 from qwenft_operator.clock import format_time
 from qwenft_operator.notebook import Notebook
-from qwenft_operator.port import Conflict, Identity, Refused, whole
+from qwenft_operator.port import Conflict, Identity, Refused
 from qwenft_operator.reconcile import Key, Reconciler
 from qwenft_operator.reports import Reports
 from qwenft_operator.run import Settings
@@ -231,11 +233,11 @@ class World:
 
     async def list(
         self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "",
-        keep: Callable[[Mapping[str, Any]], Mapping[str, Any]] = whole,
+        shape: type[Any] = dict,
     ) -> tuple[Mapping[str, Any], ...]:  # fmt: skip
         wanted = dict(part.split("=") for part in labels.split(",") if part)
         return tuple(
-            keep(_snapshot(body))
+            msgspec.convert(_snapshot(body), shape)
             for body in self.of_kind(kind)
             if namespace in ("", body["metadata"].get("namespace", ""))
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
