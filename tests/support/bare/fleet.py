@@ -159,7 +159,10 @@ def fleet(
         submitted = time.monotonic() - began
         took = complete(made, created, pods, seconds=seconds)
         found = speed(count, pods, took, time.monotonic() - began)
-        settled = until(lambda: phases(api)["Starting"] == count, seconds=60, every=2)
+        settled = until(
+            lambda: phases(api)["Starting"] == count and _rests(operator, count),
+            seconds=120, every=2,
+        )  # fmt: skip
         time.sleep(10)
         return {
             **found, "nodes": fake, "submit_seconds": round(submitted, 1), "all_settled": settled,
