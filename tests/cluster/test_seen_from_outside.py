@@ -17,11 +17,12 @@ import pytest
 
 from bare import nodes
 from bare.api import Api
-from bare.plane import ROOT, Plane, free_ports, plane
+from bare.plane import ROOT, Plane, plane
 from bare.process import Operator
 from bare.team import report
 from embedded import binaries, layout, versions
 from embedded.stages import wait_until
+from loopback import free_ports
 from monitoring import Prometheus
 from qwenft_operator import names
 from serving import make_certificates

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from embedded import binaries, certificates, configuration, network, processes, 
 from embedded.certificates import Leaf
 from embedded.layout import Layout
 from embedded.stages import direct_environment, run, wait_until
+from loopback import free_ports
 
 __all__ = ["OPERATOR", "Plane", "plane"]
 
@@ -29,15 +29,6 @@ CONTROLLERS = (
     "persistentvolume-binder-controller",
 )  # fmt: skip
 CLIENTS = ("admin", "controller-manager", "scheduler", "operator")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return so many different ports of loopback that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass(kw_only=True)

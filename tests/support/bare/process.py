@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bare.plane import ROOT, Plane
 from embedded import processes
-from embedded.stages import direct_environment, wait_until
+from embedded.stages import StageError, direct_environment, wait_until
 
 __all__ = ["Cost", "Operator", "cost_of"]
 
@@ -54,13 +54,19 @@ class Operator:
         return self.plane.folder / "operator.log"
 
     def start(self) -> None:
-        """Start it and wait until its probe answers."""
+        """Start it and wait until its probe answers; ``StageError`` if it ends before."""
         command = [sys.executable, "-m", "qwenft_operator"]
         self.process = processes.start(
             "operator", command, log=self.log, environment=self.environment
         )
         self.plane.guard.over(self.process)
-        wait_until(self.is_well, seconds=180, what="the operator's probe", log=self.log)
+        wait_until(self._has_come, seconds=180, what="the operator's probe", log=self.log)
+
+    def _has_come(self) -> bool:
+        assert self.process is not None
+        if not processes.alive(self.process):
+            raise StageError("the operator ended before it was well", log=self.log)
+        return self.is_well()
 
     def is_well(self) -> bool:
         """Return whether the liveness probe says so."""

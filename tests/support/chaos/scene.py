@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from bare import nodes
-from bare.plane import Plane, free_ports, plane
+from bare.plane import Plane, plane
 from chaos.api import AdminApi, context_of
 from chaos.gate import Gate, Meddler
 from chaos.kubelet import Kubelet
@@ -24,6 +24,7 @@ from chaos.nursery import Keeper
 from chaos.outcome import Outcome, settled
 from embedded import binaries, layout, versions
 from embedded.stages import direct_environment
+from loopback import free_ports
 
 __all__ = ["Lived", "Scene", "scene"]
 
@@ -67,12 +68,12 @@ class Scene:
     def _environment(self, namespace: str, gate: Gate, folder: Path) -> dict[str, str]:
         document = json.loads(self.plane.kubeconfig("operator").read_text(encoding="utf-8"))
         document["clusters"][0]["cluster"] = {"server": gate.url}
-        file = folder / f"{free_ports(1)[0]}.kubeconfig"
+        file = folder / f"{free_ports()[0]}.kubeconfig"
         file.write_text(json.dumps(document), encoding="utf-8")
         return direct_environment() | {
             "KUBECONFIG": str(file),
             "QWENFT_WATCH_NAMESPACE": namespace,
-            "QWENFT_PROBE_URL": f"http://127.0.0.1:{free_ports(1)[0]}/healthz",
+            "QWENFT_PROBE_URL": f"http://127.0.0.1:{free_ports()[0]}/healthz",
         }
 
     @asynccontextmanager

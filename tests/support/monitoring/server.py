@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from loopback import free_ports
 from monitoring.binaries import binary
 
 __all__ = ["Prometheus"]
@@ -35,7 +35,7 @@ class Prometheus:
 
     def __init__(self, folder: Path, *, target: int, rules: Path) -> None:
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_ports()[0]
         configuration = folder / "prometheus.yml"
         configuration.write_text(_CONFIGURATION.format(target=target, rules=rules), "utf-8")
         self._command = [
@@ -93,9 +93,3 @@ class Prometheus:
         assert document["status"] == "success", document
         data: dict[str, Any] = document["data"]
         return data
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,7 +12,7 @@ _LIVES = (
     "decide/test_queued.py", "decide/test_waiting.py", "decide/test_learning.py",
     "decide/test_any_life.py", "decide",
 )  # fmt: skip
-_CLUSTER = ("shell/test_cluster.py",)
+_CLUSTER = ("shell/test_cluster.py", "shell/test_cluster_lists.py")
 _START = (
     "decide/test_stages.py", "decide/test_resuming.py", "decide/test_failing_lives.py",
     "decide/test_order.py", "decide/test_second_chances.py", "decide",

@@ -125,7 +125,7 @@ MUTATIONS = (
         ("asks for another audience", "review_token(token, names.AUDIENCE)",
          'review_token(token, "")'),
     ),
-    *group("qwenft_operator/cluster.py", ("shell/test_cluster.py",),
+    *group("qwenft_operator/cluster.py", ("shell/test_cluster.py", "shell/test_cluster_lists.py"),
         ("believes a token for somebody else",
          'or audience not in (status.get("audiences") or ()):', "or False:"),
         ("believes a person", "if not account.startswith(_ACCOUNT) or len(pods)", "if len(pods)"),

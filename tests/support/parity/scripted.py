@@ -7,7 +7,6 @@ the boot module, the script, the end. What is about the launcher itself is teste
 import faulthandler
 import json
 import os
-import socket
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from loopback import free_ports
 from parity import nursery
 from qwenft_trainer import boot
 
@@ -78,7 +78,7 @@ def main(folder: str) -> int:
     """Run the folder's jobs, all ranks of one at a time."""
     torch.set_num_threads(1)
     for job in json.loads((Path(folder) / "jobs.json").read_text()):
-        place, port = Path(job["place"]), _free_port()
+        place, port = Path(job["place"]), free_ports()[0]
         children = [_fork(job, rank, port) for rank in range(job["ranks"])]
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
         (place / "codes.json").write_text(json.dumps([abs(code) for code in codes]))
@@ -116,9 +116,3 @@ def _become(place: Path, rank: int, ranks: int, port: int) -> None:
     if (place / "plan.json").exists():
         os.environ["QWENFT_PLAN"] = str(place / "plan.json")
     nursery.redirect({1: place / f"stdout-{rank}", 2: place / f"stderr-{rank}"})
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import sys
 import tempfile
 import traceback
@@ -24,6 +23,7 @@ import torch
 import transformers
 
 import published
+from loopback import free_ports
 from parity.nursery import redirect, renew_threads
 from speed.contenders import CONTENDERS, TUNED, TUNED_SHARDS
 from speed.work import Timed, Work, forget_peak, peak_bytes
@@ -119,9 +119,7 @@ def measure(work: Work, names: Sequence[str], count: int) -> Rounds:
 def run(work: Work, name: str, folder: Path) -> Mapping[str, Any]:
     """Run one contender on forked ranks; returns what rank 0 measured."""
     ranks, _ = CONTENDERS[name]
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    (port,) = free_ports()
     children = [os.fork() or _rank(work, name, folder, index, port) for index in range(ranks)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     if any(codes):

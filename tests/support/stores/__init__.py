@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 import pinned
 from embedded.stages import wait_until
+from loopback import free_ports
 
 __all__ = ["S3", "serve_s3"]
 
@@ -58,9 +58,7 @@ class S3:
 @contextmanager
 def serve_s3() -> Iterator[S3]:
     """Start a server on a free port."""
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        found = S3(port=taken.getsockname()[1])
+    found = S3(port=free_ports()[0])
     words = [pinned.environment("stores"), "-m", "moto.server", "-H", HOST, "-p", str(found.port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AWS_"))}
