@@ -238,9 +238,10 @@ class _Survey:
             return self._wired(node, _device_offer(node, part, rest), rest)
         if resources.gpus_per_node is not None:
             return None
-        return self._linked(node, Offer(shape=_cpu_shape(node, resources, rest)))
+        return Offer(shape=_cpu_shape(node, resources, rest, self._rates(node, None)))
 
-    def _linked(self, node: Body, offer: Offer, device: Device | None = None) -> Offer:
+    def _rates(self, node: Body, device: Device | None) -> dict[str, Any]:
+        """Return what a node's shape says of its network; ``device`` None is of a CPU node."""
         link = link_of(node, device, self._networks.rates)
         if link.remark:
             self._remark(node, link.remark)
@@ -249,14 +250,12 @@ class _Survey:
         else:
             rate = device.network if link.rate is None else link.rate
             plain = rate if link.is_given else min(rate, PLAIN_RATE)
-        shape = replace(
-            offer.shape,
-            network_bytes_per_second=rate,
-            network_source=link.source,
-            plain_bytes_per_second=plain,
-            plain_source=link.source if plain == rate else "assumed of a pod's own interface",
-        )
-        return replace(offer, shape=shape)
+        return {
+            "network_bytes_per_second": rate,
+            "network_source": link.source,
+            "plain_bytes_per_second": plain,
+            "plain_source": link.source if plain == rate else "assumed of a pod's own interface",
+        }
 
     def _wired(self, node: Body, offer: Offer, rest: Requests) -> Offer | None:
         """Return the offer with what its pods reach each other over; None without what must be."""
@@ -271,9 +270,9 @@ class _Survey:
         if wire.remark:
             self._remark(node, wire.remark)
             return None
-        offer = self._linked(node, offer, find_device(offer.shape.product))
         labels = node["metadata"].get("labels") or {}
-        shape = replace(offer.shape, fabric=wire.fabric, zone=labels.get(ZONE, ""))
+        rates = self._rates(node, find_device(offer.shape.product))
+        shape = replace(offer.shape, fabric=wire.fabric, zone=labels.get(ZONE, ""), **rates)
         if not wire.counts:
             shape = replace(
                 shape,
@@ -298,7 +297,9 @@ def _device_offer(node: Body, part: Part, rest: Requests) -> Offer:
     return Offer(shape=shape, resource=part.resource, whole=whole, label=part.label)
 
 
-def _cpu_shape(node: Body, resources: Resources, rest: Requests) -> NodeShape:
+def _cpu_shape(
+    node: Body, resources: Resources, rest: Requests, rates: Mapping[str, Any]
+) -> NodeShape:
     """Share the node's memory, or what the run asks for of it, among its processes."""
     fitting = int(rest.get(_CPU, 0.0) // resources.cpus_per_process)
     processes = max(0, min(fitting, resources.processes_per_node or fitting))
@@ -312,4 +313,5 @@ def _cpu_shape(node: Body, resources: Resources, rest: Requests) -> NodeShape:
         devices=processes,
         device_memory_bytes=int(memory // processes) if processes else None,
         cpus_per_process=resources.cpus_per_process,
+        **rates,
     )
