@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(1500)]
 
 OPERATOR_SECONDS = 40
 """Without a step: 900 s where nobody waits for a test."""
-RANK_SECONDS = 27
-"""Without a sign of life: two thirds of it, which is what the operator tells the ranks."""
+STOPPED_SECONDS = 60
+"""For which a rank with peers may be stopped, by default: they wait for twice as long."""
 ALONE = {"nodes": {"min": 1, "max": 1}}
 
 
@@ -69,19 +69,19 @@ def whereabouts(failure: dict[str, Any]) -> tuple[int | None, tuple[str, str]]:
 
 
 def test_a_frozen_rank_is_named_by_its_launcher_with_its_pod_and_node(
-    impatient: Bench, undisturbed: float
+    bench: Bench, undisturbed: float
 ) -> None:
-    """Not the peer is, which waits for it in the other pod, and loses it in the end."""
-    name = start(impatient, recovering("thawing"))
-    uid, where = impatient.access.run(name)["metadata"]["uid"], pods(impatient, name)
+    """Not the peer is, which waits for it in the other pod; nobody is more impatient than usual."""
+    name = start(bench, recovering("thawing"))
+    uid, where = bench.access.run(name)["metadata"]["uid"], pods(bench, name)
     frozen = next(pid for pid in processes_of(uid, 1) if rank_of(pid) == len(where) - 1)
     rank = rank_of(frozen)
     stop(frozen)
-    failure = the_failure(impatient, name, undisturbed)
+    failure = the_failure(bench, name, undisturbed)
     assert (failure["exitCode"], failure["reason"]) == (69, "Hung")
     assert whereabouts(failure) == (rank, where[rank])
     assert f"the process of rank {rank} is stopped" in failure["message"]
-    assert f"limit {RANK_SECONDS} s" in failure["message"]
+    assert f"limit {STOPPED_SECONDS} s" in failure["message"]
 
 
 def test_the_peer_of_a_frozen_pod_says_that_it_waits(impatient: Bench, undisturbed: float) -> None:

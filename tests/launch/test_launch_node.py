@@ -161,6 +161,53 @@ def test_a_rank_that_is_stopped_is_named_and_not_the_peers_that_wait(
     assert "the process of rank 2 is stopped" in ended.message["message"]
 
 
+def leaves_word(rank: int) -> str:
+    """Return the commands by which a rank leaves word of its standing still."""
+    path = '"$(dirname "$TORCHELASTIC_ERROR_FILE")/silence.json"'
+    told = error_file(69, "Hung", "no sign of life for 61 s", rank=rank, time=50.0)
+    return told.replace('"$TORCHELASTIC_ERROR_FILE"', path).replace("exit 69", "")
+
+
+def test_a_rank_that_its_peers_have_waited_for_in_vain_is_the_cause(
+    node: Node, tmp_path: Path
+) -> None:
+    """It had to be ended with them, and would be said to have been killed by somebody."""
+    begun = tmp_path / "begun"
+    lost = error_file(69, "CommunicationFailure", "Timed out waiting", rank=0, time=40.0)
+    ended = node(f"until [ -e {begun} ]; do sleep 0.02; done\n{lost}",
+                 f"{leaves_word(1)}\ntouch {begun}\nkill -KILL $$")  # fmt: skip
+    assert (ended.code, ended.message["reason"], ended.message["rank"]) == (69, "Hung", 1)
+    assert "no sign of life" in ended.message["message"]
+
+
+def test_who_was_silent_is_not_to_blame_for_another_error(node: Node, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    broken = error_file(65, "DatasetInvalid", "record 7", rank=0, time=60.0)
+    ended = node(f"until [ -e {begun} ]; do sleep 0.02; done\n{broken}",
+                 f"{leaves_word(1)}\ntouch {begun}\n{SLOW}")  # fmt: skip
+    assert (ended.code, ended.message["message"]) == (65, "record 7")
+
+
+@pytest.mark.parametrize(("saves", "reason"), [(False, "Hung"), (True, "Preempted")])
+def test_word_of_a_rank_that_stands_still_is_told_where_the_node_is_asked_to_end_and_none_saves(
+    node: Node, tmp_path: Path, *, saves: bool, reason: str
+) -> None:
+    begun = tmp_path / "begun"
+    saved = error_file(64, "Preempted", "saved after step 3", rank=0, time=9.0)
+
+    def ask() -> None:
+        while not begun.exists():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    ended = node(saved.replace("exit 64", SLOW) if saves else SLOW,
+                 f"sleep 0.3\n{leaves_word(1)}\ntouch {begun}\n{SLOW}")  # fmt: skip
+    thread.join()
+    assert (ended.message["reason"], ended.message["rank"]) == (reason, 0 if saves else 1)
+
+
 def test_a_rank_that_stood_still_is_told_although_the_node_was_asked_to_end(
     node: Node, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from qwenft_trainer import stopped, watchdog
 from qwenft_trainer.errorfile import read_all
 from qwenft_trainer.failure import cause_of_exit, first_cause
 from qwenft_trainer.forked import Program
+from qwenft_trainer.mesh import STEP
 from qwenft_trainer.stopped import Lookout, state_of
 
 pytestmark = pytest.mark.torch
@@ -91,6 +92,21 @@ def test_a_process_that_works_sleeps_or_is_gone_is_not_stopped(
         assert sleeper.after(LIMIT, state) is None
 
 
+@pytest.mark.parametrize(
+    ("world", "given", "limit"), [("1", "600", 600), ("2", "600", 60), ("2", "27", 27)]
+)
+def test_a_stopped_rank_is_named_before_its_peers_have_waited_in_vain(
+    tmp_path: Path, world: str, given: str, limit: int
+) -> None:
+    """They wait for two minutes in a collective, and would be taken for the cause."""
+    made = Sleeper(tmp_path, WORLD_SIZE=world, QWENFT_STALL_SECONDS=given)
+    assert made.after(0, "T") is None
+    assert made.after(limit, "T") is None
+    assert made.after(limit / 20, "T") == -signal.SIGKILL
+    assert limit * 1.1 < STEP.total_seconds() or world == "1"
+    made.close()
+
+
 def test_the_kernel_is_asked_twenty_times_in_the_limit_however_often_the_agent_looks(
     sleeper: Sleeper,
 ) -> None:
@@ -114,6 +130,9 @@ def test_without_a_number_and_an_error_file_the_process_is_ended_all_the_same(
 
 def test_the_kernel_tells_a_stopped_process_from_one_that_sleeps(sleeper: Sleeper) -> None:
     pid = sleeper.process.pid
+    deadline = time.monotonic() + 30
+    while state_of(pid) == "R" and time.monotonic() < deadline:
+        time.sleep(0.01)  # it was told to be ready a moment before it waits
     assert state_of(pid) == "S"
     os.kill(pid, signal.SIGSTOP)
     assert os.waitid(os.P_PID, pid, os.WSTOPPED) is not None

@@ -7,12 +7,13 @@ import queue
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from qwenft_trainer import watchdog
-from qwenft_trainer.errorfile import TypedErrorHandler, read_all
+from qwenft_trainer.errorfile import TypedErrorHandler, read_all, read_words
 from qwenft_trainer.failure import CommunicationFailure
 from qwenft_trainer.watchdog import FILES, FIRST, Watchdog, main_stack, stacks, waits_for_others
 
@@ -121,6 +122,70 @@ def test_only_who_keeps_the_others_waiting_is_said_to_hang(
     assert time.monotonic() - began >= seconds
     assert error.reason == reason
     assert ("it waits inside torch" in str(error)) is (reason != "Hung")
+
+
+@pytest.fixture
+def word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where a rank with impatient peers leaves word of its standing still."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(watchdog, "STEP", timedelta(seconds=0.2))
+    return tmp_path / "silence.json"
+
+
+def awaited(path: Path, *, there: bool) -> bool:
+    deadline = time.monotonic() + 30
+    while path.exists() is not there and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path.exists() is there
+
+
+def test_word_is_left_before_the_peers_have_waited_in_vain_and_taken_back(word: Path) -> None:
+    noticed: Noticed = queue.SimpleQueue()
+    with watching(noticed, least=2) as dog:
+        dog.beat("training step 7")
+        assert awaited(word, there=True)
+        (cause,) = read_words(word.parent)
+        assert (cause.exit_code, cause.reason, cause.rank) == (69, "Hung", 1)
+        assert "while training step 7 (limit 2 s)" in cause.message
+        assert "in test_word_is_left" in cause.trace
+        dog.beat("training step 8")
+        assert not word.exists()
+        assert list(read_words(word.parent)) == []
+    assert noticed.empty()
+
+
+def test_who_waits_in_a_collective_has_no_word_to_leave(
+    word: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def inside(_: object) -> bool:
+        asked.set()
+        return True
+
+    monkeypatch.setattr(watchdog, "waits_for_others", inside)
+    noticed: Noticed = queue.SimpleQueue()
+    with watching(noticed, least=1) as dog:
+        dog.beat("training step 7")
+        assert asked.wait(30)
+        error, _ = noticed.get(timeout=60)
+    assert error.reason == "CommunicationFailure"
+    assert not word.exists()
+
+
+def test_a_word_is_not_told_of_a_rank_that_has_said_more(word: Path) -> None:
+    handler = TypedErrorHandler()
+    assert handler.leave_word(CommunicationFailure("no sign of life"), "stack") == word
+    handler.record_exception(CommunicationFailure("closed by peer"))
+    assert list(read_words(word.parent)) == []
+    assert [cause.message for cause in read_all(word.parent)] == ["closed by peer"]
+
+
+def test_without_an_error_file_no_word_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    assert TypedErrorHandler().leave_word(CommunicationFailure("x"), "stack") is None
 
 
 def test_a_rank_ends_itself_before_the_operator_would_give_the_attempt_up() -> None:

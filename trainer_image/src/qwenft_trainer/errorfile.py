@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from qwenft_trainer.failure import (
 )
 
 NAME = "error.json"
+WORD = "silence.json"
+"""What a rank leaves beside it while it shows no sign of life: it may not be asked any more."""
 TRACE_BYTES = 2048
 GIB = 1024**3
 
@@ -39,14 +42,27 @@ class TypedErrorHandler(ErrorHandler):
 
     def record_stall(self, error: BaseException, stack: str) -> None:
         """Leave the cause of a rank that stands still; ``stack`` is where."""
-        # The innermost call comes first in a dump; of a trace the last lines are kept.
-        lines = "\n".join(reversed(stack.splitlines()))[-TRACE_BYTES:]
-        self._leave(replace(describe(error), trace=lines))
+        self._leave(_stalled(error, stack))
+
+    def leave_word(self, error: BaseException, stack: str) -> Path | None:
+        """Leave where this rank stands still as yet; return the file, None where there is none."""
+        path = self._get_error_file_path()
+        if not path:
+            return None
+        word = Path(path).with_name(WORD)
+        leave(_stalled(error, stack), word)
+        return word
 
     def _leave(self, cause: Cause) -> None:
         path = self._get_error_file_path()
         if path:
             leave(cause, Path(path))
+
+
+def _stalled(error: BaseException, stack: str) -> Cause:
+    # The innermost call comes first in a dump; of a trace the last lines are kept.
+    lines = "\n".join(reversed(stack.splitlines()))[-TRACE_BYTES:]
+    return replace(describe(error), trace=lines)
 
 
 def leave(cause: Cause, path: Path) -> None:
@@ -121,6 +137,16 @@ def read_all(directory: Path, ranks: Mapping[int, int] | None = None) -> Iterato
         local = int(path.parent.name) if path.parent.name.isdigit() else None
         rank = local if local is None else (ranks or {}).get(local, local)
         yield _read(text, rank, time_written)
+
+
+def read_words(directory: Path) -> Iterator[Cause]:
+    """Yield where those of this node's ranks stood still that left nothing else."""
+    for path in sorted(directory.rglob(WORD)):
+        if path.with_name(NAME).exists():
+            continue
+        with suppress(OSError):  # the rank has gone on, and taken its word back
+            text, time_written = path.read_text("utf-8", "replace"), path.stat().st_mtime
+            yield _read(text, None, time_written)
 
 
 def _read(text: str, rank: int | None, time_written: float) -> Cause:

@@ -45,6 +45,7 @@ BUILTIN = "qwenft_trainer.builtin"
 
 
 TERMINATION_VARIABLE = "QWENFT_TERMINATION_LOG"
+_CONSEQUENCES = (CommunicationFailure.exit_code, Preempted.exit_code)
 KUBELET_LOG = Path("/dev/termination-log")
 RESOLVE_PAUSE_SECONDS, RESOLVE_SLOWLY_SECONDS = 0.1, 1.0
 RESOLVE_HASTE_SECONDS = 5.0
@@ -184,15 +185,18 @@ def _blame(error: ChildFailedError, logs: Path, *, out_of_memory: bool) -> Cause
     """Name the first cause among the error files, and the bare exits of ranks without one."""
     ranks = {failure.local_rank: rank for rank, failure in error.failures.items()}
     causes = list(errorfile.read_all(logs, ranks))
+    words = list(errorfile.read_words(logs))
     told = {cause.rank for cause in causes}
-    stalled = any(cause.message.startswith(SILENCE) for cause in causes)
+    stalled = bool(words) or any(cause.message.startswith(SILENCE) for cause in causes)
     for rank, failure in error.failures.items():
         # A rank that stood still does not hear the agent's SIGTERM either: SIGKILL ended it.
         follows = stalled and failure.exitcode == -signal.SIGKILL and not out_of_memory
         if rank not in told and not follows:
             bare = cause_of_exit(failure.exitcode, rank=rank, out_of_memory=out_of_memory)
             causes.append(bare.at(float(failure.timestamp)))
-    return first_cause(causes)
+    # Whoever was silent is to blame for those that waited in vain, and for no other error.
+    explained = words and all(cause.exit_code in _CONSEQUENCES for cause in causes)
+    return first_cause([*causes, *words] if explained else causes)
 
 
 def _preempted(error: SignalException, logs: Path) -> Cause:
@@ -204,7 +208,8 @@ def _preempted(error: SignalException, logs: Path) -> Cause:
     told = list(errorfile.read_all(logs))
     said = [c for c in told if c.exit_code == Preempted.exit_code or c.reason == Hung.reason]
     bare = errorfile.describe(Preempted(f"the launcher received {error.sigval.name}"))
-    return first_cause(said or [bare])
+    # A word is no last one: a rank that has saved since says more.
+    return first_cause(said or list(errorfile.read_words(logs)) or [bare])
 
 
 def _on_early_stop(signal_name: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qwenft_trainer import errorfile, watchdog
 from qwenft_trainer.failure import SILENCE, Cause, Hung, cause_of
+from qwenft_trainer.mesh import STEP
 
 STOPPED = {"T": "stopped", "t": "stopped by a tracer"}
 """The kernel's letters for a process that is not run until somebody says so."""
@@ -32,7 +33,7 @@ class Lookout:
     ) -> None:
         """``environ``: the rank's, with its number, the path of its error file and the limit."""
         self._pid, self._environ = pid, environ
-        self._limit = watchdog.limit_of(environ)
+        self._limit = _limit(environ)
         self._clock, self._state = clock, state or state_of
         self._next, self._since = float("-inf"), float("inf")
 
@@ -62,6 +63,13 @@ class Lookout:
             errorfile.leave(cause, Path(path))
         # No other signal reaches a process that is stopped; it leads a group of its own.
         os.killpg(self._pid, signal.SIGKILL)
+
+
+def _limit(environ: Mapping[str, str]) -> float:
+    """Return the seconds that a process may be stopped: its peers do not wait for long."""
+    limit = watchdog.limit_of(environ)
+    peers = STEP.total_seconds() * watchdog.EARLY
+    return min(limit, peers) if watchdog.has_peers(environ) else limit
 
 
 def state_of(pid: int) -> str:

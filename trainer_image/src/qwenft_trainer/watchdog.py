@@ -4,6 +4,10 @@ A rank that hangs, and its peers, which wait for it in a collective, would other
 until somebody looks. Every rank watches itself. One that waits for others gives them the first
 word, so that the termination message shows the stack of the rank that keeps the others waiting.
 A rank whose whole process is stopped cannot: its launcher watches for that (:mod:`stopped`).
+
+Peers wait in a collective for no longer than :data:`mesh.STEP`, often less than the limit here. So
+a rank that stands still outside of one leaves word of it early, for its launcher to tell if it has
+to end it.
 """
 
 import faulthandler
@@ -21,6 +25,7 @@ import torch
 
 from qwenft_trainer import errorfile
 from qwenft_trainer.failure import SILENCE, CommunicationFailure, Hung
+from qwenft_trainer.mesh import SET_UP, STEP
 
 LIMIT_VARIABLE = "QWENFT_STALL_SECONDS"
 LIMIT_SECONDS = 600.0
@@ -35,6 +40,8 @@ FIRST = 3.0
 """As many times the limit, before the first step has ended: layers are compiled."""
 FILES = 3.0
 """The patience with what writes gigabytes to a volume."""
+EARLY = 0.5
+"""Share of the time for which peers wait in a collective, after which word is left."""
 COURTESY = 0.1
 """Share of the limit by which a rank that waits for others lets them speak first."""
 _PAUSES = 20
@@ -61,6 +68,7 @@ class Watchdog:
         self._watched = threading.get_ident()
         self._last, self._doing, self._patience = time.monotonic(), "preparing", 1.0
         self._over = threading.Event()
+        self._word: Path | None = None
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def __enter__(self) -> Self:
@@ -85,6 +93,9 @@ class Watchdog:
         ``patience``: as many times the usual limit may it take.
         """
         self._last, self._doing, self._patience = time.monotonic(), doing, patience
+        if self._word is not None:
+            self._word.unlink(missing_ok=True)
+            self._word = None
 
     @property
     def limit(self) -> float:
@@ -97,16 +108,25 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(self._least / _PAUSES):
             silence, limit = time.monotonic() - self._last, self.limit
-            if silence <= limit:
+            if silence <= min(limit, self._early):
                 continue
             frame = sys._current_frames().get(self._watched)  # noqa: SLF001 - of another thread
             waits = has_peers(os.environ) and waits_for_others(frame)
             if waits:
                 limit *= 1 + COURTESY
+            told = f"{SILENCE} for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
             if silence > limit:
-                told = f"{SILENCE} for {silence:.0f} s while {self._doing} (limit {limit:.0f} s)"
                 self._end(_error(told, waits=waits), stacks())
                 return
+            if not waits and self._word is None:
+                text = main_stack(stacks())
+                self._word = errorfile.TypedErrorHandler().leave_word(Hung(told), text)
+
+    @property
+    def _early(self) -> float:
+        """Seconds of silence before any peer has waited in vain."""
+        theirs = SET_UP if self._step_seconds() is None else STEP
+        return EARLY * self._patience * theirs.total_seconds()
 
 
 def limit_of(environ: Mapping[str, str]) -> float:
