@@ -25,6 +25,7 @@ def test_a_list_is_filtered_by_the_server_and_read_page_by_page() -> None:
     first, second = (asked["query"] for asked in apiserver.asked)
     assert (first["labelSelector"], first["fieldSelector"]) == ("a=b", "c=d")
     assert "continue" not in first
+    assert apiserver.asked[0]["encoding"] == "identity", "gzip would cost more than the list"
     assert second["continue"] == "more"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ async def _served(tmp_path: Path, *paths: str) -> list[str]:
         told = {"authorization": request.headers.get("Authorization", ""), "items": None}
         return web.json_response(told)
 
+    for told in await _logged_in(tmp_path, answer, *paths):
+        assert told["authorization"] == "Bearer secret"
+        assert told["items"] == [], "of no pods the apiserver tells null"
+    return accepted
+
+
+async def _logged_in(
+    tmp_path: Path, answer: Callable[[web.Request], Awaitable[web.Response]], *paths: str
+) -> list[Any]:
+    """Log in as the operator does, and return what it reads under the paths."""
     application = web.Application()
     application.router.add_get("/{rest:.*}", answer)
     runner = web.AppRunner(application)
@@ -42,14 +53,13 @@ async def _served(tmp_path: Path, *paths: str) -> list[str]:
         info = await main.login(settings=kopf.OperatorSettings(), logger=None)
     assert info is not None
     assert info.server == server
+    found = []
     async with info.aiohttp_session as session:
         for path in paths:
             async with session.get(server + path) as response:
-                told = await response.json()
-                assert told["authorization"] == "Bearer secret"
-                assert told["items"] == [], "of no pods the apiserver tells null"
+                found.append(await response.json())
     await runner.cleanup()
-    return accepted
+    return found
 
 
 def _kubeconfig(folder: Path, server: str) -> Path:
@@ -139,6 +149,17 @@ def test_a_list_is_read_in_pieces() -> None:
 
 async def _no_app(*_: Any) -> None:
     return None
+
+
+def test_nothing_is_compressed_for_a_network_that_is_faster_than_that(tmp_path: Path) -> None:
+    compressed: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        compressed.append(request.headers.get("Accept-Encoding", ""))
+        return web.json_response({"items": []})
+
+    asyncio.run(_logged_in(tmp_path, answer, "/apis/batch/v1/jobs?limit=500"))
+    assert compressed == ["identity"]
 
 
 def test_without_credentials_nobody_logs_in(monkeypatch: pytest.MonkeyPatch) -> None:

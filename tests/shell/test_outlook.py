@@ -350,7 +350,7 @@ def test_a_view_that_took_long_to_read_is_good_for_longer() -> None:
 
         world.list = slowly  # type: ignore[method-assign]
         found = []
-        for wait in (0.0, 4.9, 0.2):
+        for wait in (0.0, 9.9, 0.2):
             now += wait
             await outlook.view()
             found.append(world.asked["Node"])

@@ -16,6 +16,7 @@ import kopf
 
 from qwenft_operator import logs, names
 from qwenft_operator.app import App, Options, tracked
+from qwenft_operator.cluster import PLAIN
 
 __all__: list[str] = []
 
@@ -93,7 +94,7 @@ async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
         return None
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-        headers=info.as_http_headers(),
+        headers=dict(info.as_http_headers()) | PLAIN,
         proxy=info.proxy_url,
         trust_env=info.trust_env,
         middlewares=(metadata_of_pods,),

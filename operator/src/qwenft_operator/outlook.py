@@ -19,7 +19,7 @@ __all__ = ["SHARED_SECONDS", "Outlook", "read_view"]
 
 SHARED_SECONDS = 2.0
 """Seconds for which a view is good, unless something was freed or lost in the meantime."""
-_READS_SHARE = 5.0
+_READS_SHARE = 10.0
 """A view is good for at least so many times what it took to read: large clusters take seconds."""
 
 _OURS = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"

@@ -34,6 +34,7 @@ class Apiserver:
                 "path": request.path,
                 "query": dict(request.query),
                 "content": request.headers.get("Content-Type", ""),
+                "encoding": request.headers.get("Accept-Encoding", ""),
                 "token": request.headers.get("Authorization", ""),
                 "body": json.loads(text) if text else None,
             }
