@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,26 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path) -> None:
     assert saver.blocked >= 0.15
     saver.wait()
     assert steps(tmp_path) == [2, 1]
+
+
+def test_of_a_copy_nothing_stays_once_it_is_written(tmp_path: Path) -> None:
+    plain = Plain()
+    copies: list[weakref.ref[torch.UntypedStorage]] = []
+
+    class Watched(CheckpointStore):
+        def write(self, state: Any, *_: object) -> None:
+            copies.extend(weakref.ref(each.untyped_storage()) for each in state["model"].values())
+
+    saver = Saver(Watched(directory=tmp_path, identity="run", attempt=1))
+    gc.disable()
+    try:
+        saver.save(plain.stages, plain.optimizer, 1)
+        saver.wait()
+        alive = [copy for copy in copies if copy() is not None]
+    finally:
+        gc.enable()
+    assert copies
+    assert not alive, "a save every other step would hold one copy of the state after the other"
 
 
 def test_the_time_waited_for_is_told_beside_the_time_it_took(tmp_path: Path) -> None:

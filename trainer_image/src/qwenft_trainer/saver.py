@@ -120,15 +120,20 @@ class Saver:
     def _copied(self, state: dict[str, Any]) -> dict[str, Any]:
         """Copy into host memory. From a GPU: into pinned memory that is kept for the next time."""
         pinned = pick_device().type == "cuda"
-        if self._stager is None or not pinned:
-            options = StagingOptions(
+        stager = self._stager or DefaultStager(
+            StagingOptions(
                 use_pinned_memory=pinned,
                 use_shared_memory=False,
                 use_async_staging=False,
                 use_non_blocking_copy=pinned,
             )
-            self._stager = DefaultStager(options)
-        copy: Any = self._stager.stage(state)
+        )
+        copy: Any = stager.stage(state)
+        if pinned:
+            self._stager = stager
+        else:
+            # It refers to itself, and its copy would stay until the collector of cycles comes by.
+            stager.close()
         return dict(copy)
 
     def _has_room(self, state: Mapping[str, Mapping[str, Any]]) -> bool:
