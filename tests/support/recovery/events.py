@@ -60,6 +60,8 @@ def node_by_default(bench: Bench, turn: int) -> Samples:
 
 def _without_a_node(bench: Bench) -> float:
     nodes, name = Nodes(bench), "bench-node"
+    # A run that finds one node starts there, and is ended for the second when that dies.
+    _until(lambda: not _pods_of(bench, name) and _untainted(bench), "two nodes that are free")
     bench.submit(recovering(name, epochs=500, resources=_ONE_OR_TWO))
     try:
         return _recovery(bench, name, 1, lambda: _kill_node(bench, nodes))
@@ -139,6 +141,15 @@ def _delete_pod(bench: Bench, name: str, index: int) -> float:
     began = time.time()
     bench.kubectl("delete", "pod", pod, "--wait=false")
     return began
+
+
+def _pods_of(bench: Bench, name: str) -> str:
+    return bench.kubectl("get", "pods", "-l", f"qwenft.dev/run={name}", "-o", "name")
+
+
+def _untainted(bench: Bench) -> bool:
+    """Whether no node keeps pods away: one that has just come back does so for a moment."""
+    return not bench.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
 
 
 def _kill_node(bench: Bench, nodes: Nodes) -> float:
