@@ -46,8 +46,7 @@ _APPLY = "application/apply-patch+yaml"
 PLAIN = {"Accept-Encoding": "identity"}
 """Headers of a request whose answer is not to be compressed.
 
-The network inside a cluster is faster than gzip: the apiserver would spend more of a processor on
-compressing a list of pods than on making it, and this process some more.
+The network inside a cluster is fast, and gzip takes a processor's time on both sides.
 """
 _OK, _NOT_FOUND, _CONFLICT, _GONE = 200, 404, 409, 410
 _PASSING = (429, 500, 502, 503, 504)

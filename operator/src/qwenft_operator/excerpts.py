@@ -1,8 +1,8 @@
 """What is read of objects that are listed by the thousand.
 
 Each type names the keys that are kept. Everything else is passed over while the answer is parsed
-and takes neither time nor memory: of a pod that is nine tenths (``managedFields``, environment,
-mounts), and parsing it whole took most of the time of a plan among thousands of pods.
+and takes neither time nor memory: of a pod that is most (``managedFields``, environment, mounts),
+and parsing lists whole took a third of the operator's time while 200 runs started.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _RunMetadata(TypedDict, total=False):
 
 
 class ListedRun(TypedDict, total=False):
-    """A run without ``managedFields``, which are as long as all the rest."""
+    """A run without ``managedFields``, which nobody here reads."""
 
     metadata: _RunMetadata
     spec: Any
