@@ -10,6 +10,7 @@ import pytest
 
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
+from qwenft_operator.observe import Children
 from qwenft_operator.outlook import read_view
 from qwenft_operator.run import Run
 from qwenft_operator.surroundings import (
@@ -145,6 +146,32 @@ def test_pods_that_come_up_cost_no_look_at_their_nodes(age: float, asked: int) -
     world = training_world()
     come_up(world)
     assert min(1, nodes_asked_for(world, age=age)) == asked
+
+
+@pytest.mark.parametrize(("pods", "single", "lists"), [(20, 20, 0), (21, 0, 1)])
+def test_the_nodes_of_many_pods_are_listed_at_once(pods: int, single: int, lists: int) -> None:
+    world, asked, listed = World(), list[str](), list[str]()
+    get, list_all = world.get, world.list
+
+    async def getting(kind: str, namespace: str, name: str) -> Any:
+        asked.append(name)
+        return await get(kind, namespace, name)
+
+    async def listing(kind: str, namespace: str = "", **words: Any) -> Any:
+        listed.append(kind)
+        return await list_all(kind, namespace, **words)
+
+    for index in range(pods - 1):
+        world.put(node_body(f"fake-{index}", ready=index != 7))
+    world.get, world.list = getting, listing  # type: ignore[method-assign]
+    wanted = [f"fake-{index}" for index in range(pods)]
+    bodies = tuple(
+        {"metadata": {}, "spec": {"nodeName": name}, "status": {"phase": "Running"}}
+        for name in wanted
+    )
+    lost = ask(lambda: lost_nodes(world, Children(pods=bodies), LATER))
+    assert lost == {"fake-7", wanted[-1]}, "one that is not ready, one that is gone"
+    assert (len(asked), listed) == (single, ["Node"] * lists)
 
 
 def test_a_young_pod_that_is_deleted_or_has_run_is_looked_into() -> None:

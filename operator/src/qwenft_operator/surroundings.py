@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwenft_operator import names
 from qwenft_operator.clock import parse_time
-from qwenft_operator.excerpts import ChildPod
+from qwenft_operator.excerpts import ChildPod, ListedNode
 from qwenft_operator.fitness import is_ready
 from qwenft_operator.observe import Children
 from qwenft_operator.port import Cluster
@@ -22,6 +22,8 @@ __all__ = ["creation_trouble", "list_children", "lost_nodes", "obstacles"]
 Body = Mapping[str, Any]
 
 _CREATION_SECONDS = 3.0
+_ONE_BY_ONE = 20
+"""Nodes that are asked for by themselves: a list of a thousand costs as much as about so many."""
 _COMING_UP_SECONDS = 10.0
 """A pod younger than that is not ready because it starts: nobody knows yet of a node's loss.
 
@@ -68,12 +70,18 @@ async def lost_nodes(cluster: Cluster, children: Children, now: float) -> frozen
     suspects = sorted(
         {pod["spec"]["nodeName"] for pod in children.pods if _is_suspicious(pod, now)}
     )
-    nodes = await asyncio.gather(*(cluster.get("Node", "", name) for name in suspects))
-    return frozenset(
-        name
-        for name, node in zip(suspects, nodes, strict=True)
-        if node is None or not is_ready(node)
-    )
+    ready = await _ready_among(cluster, suspects)
+    return frozenset(suspects) - ready
+
+
+async def _ready_among(cluster: Cluster, nodes: list[str]) -> set[str]:
+    """Return which of the nodes are ready; those that are gone are not."""
+    found: Iterable[Body | None]
+    if len(nodes) > _ONE_BY_ONE:
+        found = await cluster.list("Node", shape=ListedNode)
+    else:
+        found = await asyncio.gather(*(cluster.get("Node", "", name) for name in nodes))
+    return {node["metadata"]["name"] for node in found if node is not None and is_ready(node)}
 
 
 async def creation_trouble(cluster: Cluster, namespace: str, children: Children, now: float) -> str:
