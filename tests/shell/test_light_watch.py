@@ -16,7 +16,7 @@ import kopf
 import pytest
 from aiohttp import web
 
-from qwenft_operator import main, names
+from qwenft_operator import main, names, watches
 
 PLAIN = "*/*"
 
@@ -116,7 +116,7 @@ async def _listed(path: str, items: list[Any]) -> list[Any]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     server = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with (
-        aiohttp.ClientSession(response_class=main.Answer) as session,
+        aiohttp.ClientSession(response_class=watches.Answer) as session,
         session.get(server + path) as response,
     ):
         found = await response.json()

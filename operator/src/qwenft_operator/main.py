@@ -15,8 +15,9 @@ import aiohttp
 import kopf
 
 from qwenft_operator import logs, names
-from qwenft_operator.app import App, Options, tracked
+from qwenft_operator.app import App, Options
 from qwenft_operator.cluster import PLAIN
+from qwenft_operator.watches import Answer, metadata_of_pods
 
 __all__: list[str] = []
 
@@ -27,7 +28,6 @@ _CHUNK = 500
 """Objects of one answer while kopf lists: of thousands at once it would hold all in memory."""
 _IDLE_SECONDS = 0.2
 """After so long without events kopf lets an object's task go, and with it the object."""
-_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 
 class NoEssence(kopf.DiffBaseStorage):
@@ -46,44 +46,6 @@ class NoEssence(kopf.DiffBaseStorage):
 
     def store(self, *, body: Any, patch: Any, essence: Any) -> None:
         """Keep nothing."""
-
-
-class Answer(aiohttp.ClientResponse):
-    """An answer as kopf should see it."""
-
-    async def json(self, **kwargs: Any) -> Any:
-        """Return the document.
-
-        An empty list is a list: of metadata the apiserver sends null, and kopf dies. A list of pods
-        has one of each run and state: it wakes the run, and ten thousand would do no more.
-        """
-        found = await super().json(**kwargs)
-        if isinstance(found, dict) and found.get("items", found) is None:
-            found["items"] = []
-        if isinstance(found, dict) and "items" in found and self.url.path.endswith("/pods"):
-            telling = {_told_by(pod): pod for pod in found["items"]}
-            found["items"] = list(telling.values())
-        return found
-
-
-def _told_by(pod: dict[str, Any]) -> tuple[object, ...]:
-    """Return all that :meth:`qwenft_operator.app.App.pod_changed` makes of a pod."""
-    metadata = pod["metadata"]
-    run = (metadata.get("labels") or {}).get(names.LABEL_RUN)
-    return metadata.get("namespace"), run, tracked(metadata)
-
-
-async def metadata_of_pods(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Ask for no more than the metadata of pods: it tells whose they are, and that is all we use.
-
-    A tenth of what would be sent, read and kept otherwise.
-    """
-    if request.url.path.endswith("/pods"):
-        kind = "" if "watch" in request.url.query else "List"
-        request.headers["Accept"] = _METADATA.format(kind)
-    return await handler(request)
 
 
 @kopf.on.login()

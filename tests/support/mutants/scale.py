@@ -8,6 +8,7 @@ __all__ = ["MUTATIONS"]
 
 _OUTLOOK = ("shell/test_outlook.py", "decide/test_order.py")
 _WATCH = ("shell/test_light_watch.py", "shell/test_app.py")
+_WATCHES = ("shell/test_watches.py", "shell/test_light_watch.py")
 _METRICS = ("shell/test_metrics.py", "shell/test_ledger.py")
 
 MUTATIONS = (
@@ -52,18 +53,28 @@ MUTATIONS = (
         ("looks at what is over again and again", "return not over or not known or",
          "return True or"),
     ),
-    *group("qwenft_operator/main.py", _WATCH,
-        ("watches whole pods", 'if request.url.path.endswith("/pods"):', "if False:"),
-        ("knows nothing of nodes but metadata", 'if request.url.path.endswith("/pods"):',
-         "if True:"),
+    *group("qwenft_operator/watches.py", _WATCHES,
+        ("watches whole pods", "if _is_of_pods(request.url.path):", "if False:"),
+        ("knows nothing of nodes but metadata", "if _is_of_pods(request.url.path):", "if True:"),
         ("dies where there is no pod", 'found["items"] = []', "pass"),
+        ("tells of one pod of all",
+         'return metadata.get("namespace"), run, tracked(metadata), gone', "return ()"),
+        ("does not tell of pods that have ended", "run, tracked(metadata), gone", "run, gone"),
+        ("does not tell of pods that are gone", "tracked(metadata), gone", "tracked(metadata)"),
+        ("tells kopf of every pod", "if sign in self._passed:", "if False:"),
+        ("loses the newest of many", "self._held[sign] = line", "pass"),
+        ("keeps the oldest of many", "self._held[sign] = line",
+         "self._held.setdefault(sign, line)"),
+        ("waits for another event", "if self._held else None", "if False else None"),
+        ("loses what is held with the connection",
+         "yield _text(self._released())\n            raise", "raise"),
+        ("condenses lists", 'and "watch" in self.url.query', "and True"),
+    ),
+    *group("qwenft_operator/main.py", _WATCH,
         ("copies every object three times",
          "settings.persistence.diffbase_storage = NoEssence()", "pass"),
         ("keeps every object for seconds", "settings.queueing.idle_timeout = _IDLE_SECONDS",
          "pass"),
-        ("tells of one pod of all", 'return metadata.get("namespace"), run, tracked(metadata)',
-         "return ()"),
-        ("does not tell of pods that have ended", "run, tracked(metadata)", "run"),
         ("lists ten thousand at once", "settings.watching.chunk_size = _CHUNK", "pass"),
         ("logs in as nobody", "headers=dict(info.as_http_headers()) | PLAIN,", "headers=PLAIN,"),
         ("has lists compressed for kopf", "dict(info.as_http_headers()) | PLAIN",
@@ -100,6 +111,7 @@ MUTATIONS = (
         ("takes over a Service of the user's", "!= owner.uid\n    ]", "== owner.uid\n    ]"),
         ("does not see that a volume is missing",
          "if body is None}", "if body is False}"),
+        ("asks for a thousand nodes one by one", "_ONE_BY_ONE = 20", "_ONE_BY_ONE = 10**9"),
         ("tells of a quota too early", "_CREATION_SECONDS = 3.0", "_CREATION_SECONDS = -1.0"),
     ),
     *group("qwenft_operator/progress_server.py", ("shell/test_progress_server.py", "security"),
