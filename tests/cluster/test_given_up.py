@@ -61,16 +61,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gangs(made: Plane, team: Team) -> Iterator[Operator]:
     """Start an operator that does not wait long for nodes; the scheduler is stopped meanwhile."""
     assert team
-    operator = Operator.of(made, QWENFT_NODE_PATIENCE=str(PATIENCE))
     for name in SPARE:
         made.kubectl("create", "-f", "-", stdin=nodes.node(name, cpus=2))
     made.stop("scheduler")
     try:
-        operator.start()
-        yield operator
-        team.clear()
+        with Operator.running(made, QWENFT_NODE_PATIENCE=str(PATIENCE)) as operator:
+            yield operator
+            team.clear()
     finally:
-        operator.stop()
         made.kubectl("delete", "node", "--ignore-not-found", *SPARE)
         made.kubectl("uncordon", "node-0001")
         if "scheduler" not in made.started:
@@ -81,17 +79,13 @@ def gangs(made: Plane, team: Team) -> Iterator[Operator]:
 def steps(made: Plane, team: Team, certificates: Path) -> Iterator[Operator]:
     """Start an operator that hears of steps and does not wait long for them."""
     assert team
-    operator = Operator.of(
+    with Operator.running(
         made, QWENFT_STEP_PATIENCE=str(PATIENCE), QWENFT_FIRST_STEP_PATIENCE=str(2 * PATIENCE),
         QWENFT_PROGRESS_URL=f"https://127.0.0.1:{made.ports['progress']}",
         QWENFT_CERTIFICATES=str(certificates), QWENFT_PROGRESS_PORT=str(made.ports["progress"]),
-    )  # fmt: skip
-    try:
-        operator.start()
+    ) as operator:  # fmt: skip
         yield operator
         team.clear()
-    finally:
-        operator.stop()
 
 
 @pytest.mark.usefixtures("gangs")

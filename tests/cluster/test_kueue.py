@@ -78,12 +78,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         start_kueue(started)
         for body in OBJECTS:
             started.kubectl("create", "-f", "-", stdin={"apiVersion": API, **body})
-        operator = Operator.of(started)
-        try:
-            operator.start()
+        with Operator.running(started):
             yield started
-        finally:
-            operator.stop()
 
 
 @pytest.fixture(autouse=True)

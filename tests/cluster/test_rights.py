@@ -180,22 +180,18 @@ def lived(
         rights = {right for role in roles(made, request.param) for right in audit.grants(role)}
         nodes.make_nodes(made, 9)
         url = f"https://127.0.0.1:{made.ports['progress']}"
-        operator = Operator.of(
+        api = Api(made)
+        with Operator.running(
             made, QWENFT_PROGRESS_URL=url, QWENFT_CERTIFICATES=str(certificates),
             QWENFT_PROGRESS_HOST="127.0.0.1", QWENFT_PROGRESS_PORT=str(made.ports["progress"]),
             QWENFT_OPERATOR_NAMESPACE=HOME,
             QWENFT_WATCH_NAMESPACE=TEAM if request.param == "namespace" else "",
-        )  # fmt: skip
-        api = Api(made)
-        try:
-            operator.start()
+        ) as operator:  # fmt: skip
             live(made, api)
             answers = reports(made, certificates)
             yield Lived(
                 plane=made, api=api, rights=rights, answers=answers, log=operator.log.read_text()
             )
-        finally:
-            operator.stop()
 
 
 def entries(lived: Lived) -> list[audit.Entry]:

@@ -48,10 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(scope="module")
 def operator(made: Plane) -> Iterator[Operator]:
-    started = Operator.of(made)
-    started.start()
-    yield started
-    started.stop()
+    with Operator.running(made) as started:
+        yield started
 
 
 @pytest.fixture

@@ -97,16 +97,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             nodes.ending(1, 69, seconds=1, run="again"),
             nodes.ending(1, 65, seconds=1, run="broken"),
         )
-        operator = Operator.of(
+        with Operator.running(
             made, QWENFT_PROGRESS_URL=f"https://127.0.0.1:{made.ports['progress']}",
             QWENFT_CERTIFICATES=str(certificates), QWENFT_PROGRESS_HOST="127.0.0.1",
             QWENFT_PROGRESS_PORT=str(made.ports["progress"]), QWENFT_METRICS_PORT=str(port),
-        )  # fmt: skip
-        try:
-            operator.start()
+        ):  # fmt: skip
             yield Scene(plane=made, api=Api(made), certificates=certificates, metrics=port)
-        finally:
-            operator.stop()
 
 
 def owners(item: dict[str, Any], there: dict[str, dict[str, Any]]) -> list[str]:

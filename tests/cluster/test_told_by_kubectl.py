@@ -90,10 +90,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(scope="module")
 def operator(made: Plane) -> Iterator[Operator]:
-    started = Operator.of(made)
-    started.start()
-    yield started
-    started.stop()
+    with Operator.running(made) as started:
+        yield started
 
 
 def wait(made: Plane, name: str, what: str) -> None:

@@ -131,17 +131,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         }  # fmt: skip
         furnish(made)
         found = Desk(plane=made, folder=folder, environment=environment)
-        operator = Operator.of(made, QWENFT_OPERATOR_NAMESPACE="qwenft-system")
         plain = found.types("kubectl apply --server-side -k manifests --dry-run=server")
         assert plain.returncode == 0, plain.stderr
         installed = found.types("helm install qwenft charts/qwenft --namespace qwenft-system")
         assert installed.returncode == 0, installed.stderr
-        try:
-            operator.start()
+        with Operator.running(made, QWENFT_OPERATOR_NAMESPACE="qwenft-system"):
             begin(found)
             yield found
-        finally:
-            operator.stop()
 
 
 def begin(desk: Desk) -> None:

@@ -16,6 +16,7 @@ from qwenft_operator.__main__ import arguments
 from qwenft_operator.app import App, Options, _sign
 from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.reconcile import Key
+from qwenft_operator.run import Settings
 from simulated import World, node_body, run_body
 
 
@@ -55,6 +56,33 @@ def test_an_empty_environment_has_sound_defaults() -> None:
     assert (options.namespace, options.workers, options.port) == ("", 8, 8443)
     assert options.settings().trainer_image
     assert options.settings().progress_url == ""
+
+
+def test_what_is_set_for_all_runs_takes_the_place_of_the_defaults() -> None:
+    seconds = {
+        "patience_seconds": 1.0, "growth_seconds": 0.0, "growth_age_seconds": 3.0,
+        "step_patience": 4.0, "first_step_patience": 5.0, "node_patience": 6.0,
+        "image_patience": 7.5,
+    }  # fmt: skip
+    environment = {
+        "QWENFT_PATIENCE": "1", "QWENFT_GROWTH": "0", "QWENFT_GROWTH_AGE": "3",
+        "QWENFT_STEP_PATIENCE": "4", "QWENFT_FIRST_STEP_PATIENCE": "5",
+        "QWENFT_NODE_PATIENCE": "6", "QWENFT_IMAGE_PATIENCE": "7.5",
+        "QWENFT_GANG": "volcano", "QWENFT_SCHEDULER": "our-volcano",
+    }  # fmt: skip
+    settings = Options.from_environment(environment).settings()
+    assert settings == Settings(gang="volcano", scheduler="our-volcano", **seconds)  # type: ignore[arg-type]
+    unset = Options.from_environment(dict.fromkeys(environment, ""))
+    assert unset.settings() == Settings(), "empty is as good as not set"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("QWENFT_WORKERS", "many"), ("QWENFT_PROGRESS_PORT", "84x3"), ("QWENFT_PATIENCE", "10m")],
+)
+def test_a_variable_that_is_no_number_is_named(variable: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable}: '{text}' is no number"):
+        Options.from_environment({variable: text})
 
 
 def test_pods_are_told_of_the_endpoint_only_if_it_can_be_served(tmp_path: Path) -> None:

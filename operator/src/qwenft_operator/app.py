@@ -8,10 +8,10 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qwenft_operator import gangs, names
 from qwenft_operator.accelerators import ANNOTATION_NETWORK
@@ -37,8 +37,21 @@ _RESYNC_AT_ONCE = 50
 _FREEING_SECONDS = 1.0
 _TRACKED = "batch.kubernetes.io/job-tracking"
 """The finalizer of a Job's pod until its Job has counted its end."""
+_WORKERS = 8
+_SECONDS = {
+    "patience_seconds": "QWENFT_PATIENCE",
+    "growth_seconds": "QWENFT_GROWTH",
+    "growth_age_seconds": "QWENFT_GROWTH_AGE",
+    "step_patience": "QWENFT_STEP_PATIENCE",
+    "first_step_patience": "QWENFT_FIRST_STEP_PATIENCE",
+    "node_patience": "QWENFT_NODE_PATIENCE",
+    "image_patience": "QWENFT_IMAGE_PATIENCE",
+}
+"""Fields of :class:`Settings` that are seconds, and their variables."""
 _SILENCE = 240.0
 """Seconds without a single successful list after which the process is better restarted."""
+
+Number = TypeVar("Number", int, float)
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +62,9 @@ class Options:
 
     namespace: str = ""
     """Only this namespace is watched; empty: all of them."""
-    workers: int = 8
-    trainer_image: str = ""
-    image_pull_policy: str = ""
+    workers: int = _WORKERS
+    runs: Settings = field(default_factory=Settings)
+    """What every run inherits, but for the progress endpoint."""
     progress_url: str = ""
     certificates: str = ""
     """Directory of ``tls.crt``, ``tls.key`` and ``ca.crt``; empty: no progress endpoint."""
@@ -65,45 +78,22 @@ class Options:
     name: str = "qwenft"
     """The operator's own name, which its ConfigMaps begin with."""
     learns: bool = True
-    gang: str = gangs.NONE
-    scheduler: str = ""
-    patience: float = 600.0
-    """Seconds for which a waiting run may be overtaken."""
-    growth: float = 60.0
-    """Seconds between two questions of a run whether more nodes would pay; 0: none."""
-    growth_age: float = 60.0
-    """Seconds for which an attempt must have run before the first growth."""
-    step_patience: float = 900.0
-    first_step_patience: float = 3600.0
-    node_patience: float = 300.0
-    image_patience: float = 120.0
-    """Seconds after which an attempt is given up that gets no step, no node, no container."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Options:
-        """Read the variables that the Deployment sets."""
+        """Read the variables that the Deployment sets; ``ValueError`` names one that is wrong."""
         return cls(
             namespace=environ.get("QWENFT_WATCH_NAMESPACE", ""),
-            workers=int(environ.get("QWENFT_WORKERS", "8")),
-            trainer_image=environ.get("QWENFT_TRAINER_IMAGE", ""),
-            image_pull_policy=environ.get("QWENFT_IMAGE_PULL_POLICY", ""),
+            workers=_number(environ, "QWENFT_WORKERS", int) or _WORKERS,
+            runs=_inherited(environ),
             progress_url=environ.get("QWENFT_PROGRESS_URL", ""),
             certificates=environ.get("QWENFT_CERTIFICATES", ""),
             host=environ.get("QWENFT_PROGRESS_HOST", ""),
-            port=int(environ.get("QWENFT_PROGRESS_PORT", str(names.PROGRESS_PORT))),
-            metrics_port=_port(environ.get("QWENFT_METRICS_PORT", "")),
+            port=_number(environ, "QWENFT_PROGRESS_PORT", int) or names.PROGRESS_PORT,
+            metrics_port=_number(environ, "QWENFT_METRICS_PORT", int),
             home=environ.get("QWENFT_OPERATOR_NAMESPACE", ""),
             name=environ.get("QWENFT_OPERATOR_NAME", "") or "qwenft",
             learns=environ.get("QWENFT_LEARN", "true") != "false",
-            gang=_gang(environ.get("QWENFT_GANG", "")),
-            scheduler=environ.get("QWENFT_SCHEDULER", ""),
-            patience=float(environ.get("QWENFT_PATIENCE", "") or 600),
-            growth=float(environ.get("QWENFT_GROWTH", "") or 60),
-            growth_age=float(environ.get("QWENFT_GROWTH_AGE", "") or 60),
-            step_patience=float(environ.get("QWENFT_STEP_PATIENCE", "") or 900),
-            first_step_patience=float(environ.get("QWENFT_FIRST_STEP_PATIENCE", "") or 3600),
-            node_patience=float(environ.get("QWENFT_NODE_PATIENCE", "") or 300),
-            image_patience=float(environ.get("QWENFT_IMAGE_PATIENCE", "") or 120),
         )
 
     @property
@@ -113,27 +103,33 @@ class Options:
 
     def settings(self) -> Settings:
         """Return what every run inherits."""
-        defaults, serving = Settings(), self.serving
-        authority = Path(self.certificates, "ca.crt").read_text("utf-8") if serving else ""
-        return Settings(
-            trainer_image=self.trainer_image or defaults.trainer_image,
-            image_pull_policy=self.image_pull_policy,
-            progress_url=self.progress_url if serving else "",
-            progress_ca=authority,
-            gang=self.gang,
-            scheduler=self.scheduler,
-            patience_seconds=self.patience,
-            growth_seconds=self.growth,
-            growth_age_seconds=self.growth_age,
-            step_patience=self.step_patience,
-            first_step_patience=self.first_step_patience,
-            node_patience=self.node_patience,
-            image_patience=self.image_patience,
-        )
+        if not self.serving:
+            return self.runs
+        authority = Path(self.certificates, "ca.crt").read_text("utf-8")
+        return replace(self.runs, progress_url=self.progress_url, progress_ca=authority)
 
 
-def _port(text: str) -> int | None:
-    return int(text) if text else None
+def _inherited(environ: Mapping[str, str]) -> Settings:
+    """Read what every run inherits; what is not set is as :class:`Settings` has it."""
+    given: dict[str, Any] = {
+        "trainer_image": environ.get("QWENFT_TRAINER_IMAGE"),
+        "image_pull_policy": environ.get("QWENFT_IMAGE_PULL_POLICY"),
+        "gang": _gang(environ.get("QWENFT_GANG", "")),
+        "scheduler": environ.get("QWENFT_SCHEDULER"),
+    }
+    given |= {name: _number(environ, variable, float) for name, variable in _SECONDS.items()}
+    return Settings(**{name: value for name, value in given.items() if value not in (None, "")})
+
+
+def _number(
+    environ: Mapping[str, str], variable: str, kind: Callable[[str], Number]
+) -> Number | None:
+    """Read a variable; None if it is not set or empty."""
+    text = environ.get(variable, "")
+    try:
+        return kind(text) if text else None
+    except ValueError:
+        raise ValueError(f"{variable}: {text!r} is no number") from None
 
 
 def _gang(text: str) -> str:

@@ -1,7 +1,8 @@
 """`python -m bare.bench [SCENARIO…]`: what the operator costs, on real control-plane programs.
 
 Figures go to ``docs/performance_operator.json``, from which the page beside it is written. Each
-scenario has a plane of its own and takes ten minutes at most on two idle cores.
+scenario has a plane of its own and takes ten minutes at most on two idle cores, ``thousand``
+fifteen.
 """
 
 from __future__ import annotations

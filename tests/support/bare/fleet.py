@@ -49,13 +49,11 @@ def bench(
     count: int, *stages: dict[str, Any], gpus: int = 0, serving: bool = False, saves: bool = False
 ) -> Iterator[tuple[Plane, Api, Operator]]:
     """Bring up a plane with fake nodes, and the operator before it."""
-    with plane_with(count, *stages, gpus=gpus, saves=saves) as made:
-        operator = Operator.of(made, **(_endpoint(made) if serving else {}))
-        try:
-            operator.start()
-            yield made, Api(made), operator
-        finally:
-            operator.stop()
+    with (
+        plane_with(count, *stages, gpus=gpus, saves=saves) as made,
+        Operator.running(made, **(_endpoint(made) if serving else {})) as operator,
+    ):
+        yield made, Api(made), operator
 
 
 def _endpoint(made: Plane) -> dict[str, str]:
@@ -120,6 +118,12 @@ def phases(api: Api) -> Counter[str]:
     return Counter((body.get("status") or {}).get("phase", "") for body in api.runs(TEAM))
 
 
+def ready(api: Api, pods: int) -> int:
+    """Count the runs whose status shows all their pods ready: until then there is more to tell."""
+    shown = ((body.get("status") or {}).get("workers", {}) for body in api.runs(TEAM))
+    return sum(each.get("ready") == f"{pods}/{pods}" for each in shown)
+
+
 def idle(operator: Operator, made: Plane, seconds: float) -> Figures:
     """Return what an operator costs to which nothing happens."""
     before, wrote = operator.cost(), audit.writes(audit.read(made.audit)).total()
@@ -160,8 +164,8 @@ def fleet(
         took = complete(made, created, pods, seconds=seconds)
         found = speed(count, pods, took, time.monotonic() - began)
         settled = until(
-            lambda: phases(api)["Starting"] == count and _rests(operator, count),
-            seconds=120, every=2,
+            lambda: ready(api, pods) == count and _rests(operator, count),
+            seconds=180, every=2,
         )  # fmt: skip
         time.sleep(10)
         return {

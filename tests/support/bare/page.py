@@ -33,7 +33,8 @@ in the apiserver's audit log.
 **Read the seconds with care.** All parts of the control plane share two cores with the operator and the bench.
 `load` is the machine's load average at the end of a measurement; where it is far above two, other work ran
 beside it and everything took longer. Writes, memory and CPU seconds do not depend on it much.
-One scenario at a time: `make bench-operator SCENARIOS=wide`; each takes ten minutes at most.
+One scenario at a time: `make bench-operator SCENARIOS=wide`; all but
+`thousand`, a quarter of an hour, take ten minutes at most.
 
 ## Many runs
 
@@ -52,12 +53,13 @@ nothing is written. Progress is written every three seconds at most.
 
 ## Known limits
 
-- Planning reads all nodes, pods, Jobs and runs of the cluster. Runs that are planned within two seconds, or five
+- Planning reads all nodes, pods, Jobs and runs of the cluster. Runs that are planned within two seconds, or ten
   times what the read took, share one such read, into which each start is entered; what frees or loses capacity
   makes the next plan read anew. 50 runs that start together cost one read (`tests/shell/test_outlook.py`).
   They are planned one after the other; their objects are made side by side.
 - Of pods the operator watches the metadata alone, and kopf is kept from copying objects for handlers that
-  there are none of (`tests/shell/test_light_watch.py`).
+  there are none of (`tests/shell/test_light_watch.py`); of many events that say the same of a run it gets the
+  first and the newest of a fifth of a second (`tests/shell/test_watches.py`).
 - Above 50 active runs the resync looks at about 50 of them a minute, in turns, so that idling stays cheap.
 """
 

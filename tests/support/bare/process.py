@@ -6,6 +6,8 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,17 @@ class Operator:
             **variables,
         }
         return cls(plane=plane, environment=environment)
+
+    @classmethod
+    @contextmanager
+    def running(cls, plane: Plane, **variables: str) -> Iterator[Operator]:
+        """Start an operator; it is stopped in the end, whatever happens."""
+        operator = cls.of(plane, **variables)
+        try:
+            operator.start()
+            yield operator
+        finally:
+            operator.stop()
 
     @property
     def log(self) -> Path:
