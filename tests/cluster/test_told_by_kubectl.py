@@ -131,6 +131,22 @@ def test_a_run_that_ends_well_is_waited_for(made: Plane) -> None:
     wait(made, "wins", "jsonpath={.status.phase}=Succeeded")
 
 
+def test_what_a_user_writes_in_any_script_reaches_the_pod(made: Plane) -> None:
+    """An apply is YAML, which knows neither JSON's way to write an emoji nor all characters."""
+    arguments = [
+        "--note=\U0001f600 \u00fcn\u00efc\u00f6de",
+        "\x1e\x7f\x85\u2028\ufeff\\ud83d",
+        "\U0010ffff",
+    ]
+    body = run_body("emoji", TEAM)
+    body["spec"]["trainer"] = {"args": arguments}
+    Api(made).create_run(body)
+    wait(made, "emoji", "jsonpath={.status.phase}=Starting")
+    (job,) = [it for it in items(made, TEAM, "jobs") if it["metadata"]["name"] == "emoji-1"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == arguments
+
+
 def test_a_run_that_fails_is_waited_for(made: Plane) -> None:
     Api(made).create_run(run_body("stops", TEAM))
     wait(made, "stops", "condition=Stalled")

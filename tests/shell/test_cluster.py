@@ -7,9 +7,12 @@ import json
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from qwenft_operator import names
-from qwenft_operator.cluster import ApiCluster
+from qwenft_operator.cluster import ApiCluster, _yaml
 from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
 from serving.apiserver import Apiserver, answering, ask, kubeconfig_of, serve
 
@@ -289,3 +292,23 @@ def test_kinds_that_share_a_name_go_to_their_own_group() -> None:
     assert ask(apiserver, lambda cluster: cluster.apply(body)) == "uid-7"
     path = "/apis/scheduling.x-k8s.io/v1alpha1/namespaces/team/podgroups/tiny-1-abc"
     assert apiserver.asked[0]["path"] == path
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=20))
+@example("\U0001f600 \x1e \x7f \x85 \u2028 \ufeff \uffff \\ud83d \U0010ffff")
+def test_any_text_of_an_apply_is_the_same_as_yaml_and_as_json(value: str) -> None:
+    """What is applied is read as YAML, in which JSON's surrogates are no characters."""
+    text = _yaml({"data": {"text": value}})
+    assert yaml.safe_load(text) == json.loads(text) == {"data": {"text": value}}
+
+
+def test_an_apply_is_sent_as_it_was_written() -> None:
+    manifest = {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "team"},
+        "data": {"plan.json": "\U0001f600"},
+    }  # fmt: skip
+    apiserver = Apiserver([(200, {"metadata": {"uid": "u"}})])
+    assert ask(apiserver, lambda cluster: cluster.apply(manifest)) == "u"
+    (asked,) = apiserver.asked
+    assert asked["body"] == manifest
+    assert asked["content"].split(";")[0] == "application/apply-patch+yaml"
