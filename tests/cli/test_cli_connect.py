@@ -111,13 +111,15 @@ def test_names_cannot_leave_their_path(server: Server, access: Access) -> None:
 
 def test_applying_is_server_side_and_strict(server: Server, access: Access, make_run: Make) -> None:
     server.answers[f"{RUNS}/tiny"] = (200, make_run())
-    access.apply(make_run())
+    run = make_run()
+    run["spec"]["trainer"] = {"args": ["\U0001f600 \u00fc \u20ac"]}
+    access.apply(run)
     method, _, query, kind, body = server.asked[0]
-    assert (method, kind) == ("PATCH", "application/apply-patch+yaml")
+    assert (method, kind.split(";")[0]) == ("PATCH", "application/apply-patch+yaml")
     assert query == {
         "fieldManager": ["qwenft-cli"], "force": ["true"], "fieldValidation": ["Strict"],
     }  # fmt: skip
-    assert body == make_run()
+    assert body == run
 
 
 def test_a_dry_run_is_the_server_s(server: Server, access: Access, make_run: Make) -> None:

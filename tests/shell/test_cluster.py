@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwenft_operator import names
-from qwenft_operator.cluster import ApiCluster, _yaml
+from qwenft_operator.cluster import ApiCluster
 from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
+from qwenft_operator.server_side_apply import encoded
 from serving.apiserver import Apiserver, answering, ask, kubeconfig_of, serve
 
 
@@ -67,7 +68,7 @@ def test_objects_are_applied_by_the_server_under_one_manager() -> None:
     assert asked["method"] == "PATCH"
     assert asked["content"].startswith("application/apply-patch+yaml")
     assert asked["query"] == {"fieldManager": "qwenft", "force": "true"}
-    assert asked["body"] == manifest
+    assert yaml.safe_load(asked["text"]) == manifest
 
 
 def test_an_object_that_must_be_new_is_created_and_never_replaced() -> None:
@@ -298,7 +299,7 @@ def test_kinds_that_share_a_name_go_to_their_own_group() -> None:
 @example("\U0001f600 \x1e \x7f \x85 \u2028 \ufeff \uffff \\ud83d \U0010ffff")
 def test_any_text_of_an_apply_is_the_same_as_yaml_and_as_json(value: str) -> None:
     """What is applied is read as YAML, in which JSON's surrogates are no characters."""
-    text = _yaml({"data": {"text": value}})
+    text = encoded({"data": {"text": value}})
     assert yaml.safe_load(text) == json.loads(text) == {"data": {"text": value}}
 
 
@@ -310,5 +311,5 @@ def test_an_apply_is_sent_as_it_was_written() -> None:
     apiserver = Apiserver([(200, {"metadata": {"uid": "u"}})])
     assert ask(apiserver, lambda cluster: cluster.apply(manifest)) == "u"
     (asked,) = apiserver.asked
-    assert asked["body"] == manifest
+    assert yaml.safe_load(asked["text"]) == manifest
     assert asked["content"].split(";")[0] == "application/apply-patch+yaml"

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from qwenft_cli.access import Access, Address, Object
 from qwenft_cli.failure import BAD_INPUT, FAILED, CliError
-from qwenft_operator import names
+from qwenft_operator import names, server_side_apply
 
 __all__ = ["connect"]
 
@@ -117,7 +117,8 @@ class _Cluster:
         if dry_run:
             query["dryRun"] = "All"
         path = self._runs_path(body["metadata"]["name"])
-        return self._json("PATCH", path, query, body, "application/apply-patch+yaml")
+        text = server_side_apply.encoded(body)
+        return self._json("PATCH", path, query, text, server_side_apply.CONTENT_TYPE)
 
     def suspend(self, name: str, *, suspended: bool) -> Object:
         patch = {"spec": {"runPolicy": {"suspend": suspended}}}
@@ -170,7 +171,7 @@ class _Cluster:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | bytes | None = None,
         content_type: str = "application/json",
     ) -> Object:
         response = self._send(method, path, query, body, content_type)
@@ -181,7 +182,7 @@ class _Cluster:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | bytes | None = None,
         content_type: str = "application/json",
         timeout: float | tuple[float, float] = _TIMEOUT_SECONDS,
         *,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Generic, TypedDict, TypeVar
@@ -20,7 +19,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from qwenft_operator import names
+from qwenft_operator import names, server_side_apply
 from qwenft_operator.port import Conflict, Identity, Refused, Unavailable
 
 __all__ = ["PLAIN", "ApiCluster"]
@@ -43,10 +42,6 @@ _KINDS = {
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     "TokenReview": ("/apis/authentication.k8s.io/v1", "tokenreviews"),
 }
-_APPLY = "application/apply-patch+yaml; charset=utf-8"
-"""With a parameter, so that the client leaves the text as it is."""
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What may stand in JSON and not in YAML, or ends a line there (YAML 1.2, sections 5.1 and 5.4)."""
 PLAIN = {"Accept-Encoding": "identity"}
 """Headers of a request whose answer is not to be compressed.
 
@@ -181,8 +176,9 @@ class ApiCluster:
         path = _path(place, metadata["namespace"], metadata["name"])
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         try:
+            text = server_side_apply.encoded(manifest)
             made = await self._call(
-                "PATCH", path, query=query, body=_yaml(manifest), content=_APPLY
+                "PATCH", path, query=query, body=text, content=server_side_apply.CONTENT_TYPE
             )
         except _Answer as answer:
             raise _translated(f"{kind} {metadata['name']}", answer) from None
@@ -263,7 +259,7 @@ class ApiCluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Body | str | None = None,
+        body: Body | bytes | None = None,
         content: str = "application/json",
         shape: type[Any] = dict,
     ) -> dict[str, Any]:
@@ -285,16 +281,6 @@ class ApiCluster:
         if shape is not dict and response.status == _OK:
             return _listing(data, shape, path)
         return _parsed(response.status, data)
-
-
-def _yaml(manifest: Body) -> str:
-    """Return JSON that is YAML as well.
-
-    JSON escapes what is beyond 16 bits, an emoji, as a pair of surrogates; YAML takes none, and the
-    apiserver refused such a Job for ever.
-    """
-    text = json.dumps(manifest, ensure_ascii=False)
-    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class _Listing(TypedDict, Generic[Shape], total=False):

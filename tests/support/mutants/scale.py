@@ -127,7 +127,8 @@ MUTATIONS = (
         ("keeps whole lists", "if shape is not dict and response", "if shape is dict and response"),
         ("lets a shell's proxies come between", '"trust_env": False', '"trust_env": True'),
         ("has its lists compressed", "content, **PLAIN}", "content}"),
-        ("applies JSON where YAML is read", "body=_yaml(manifest)", "body=json.dumps(manifest)"),
+        ("applies JSON where YAML is read", "server_side_apply.encoded(manifest)",
+         "json.dumps(manifest).encode()"),
         ("takes garbage for a list", "except msgspec.MsgspecError", "except KeyError"),
     ),
 )  # fmt: skip

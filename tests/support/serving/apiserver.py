@@ -36,6 +36,7 @@ class Apiserver:
                 "content": request.headers.get("Content-Type", ""),
                 "encoding": request.headers.get("Accept-Encoding", ""),
                 "token": request.headers.get("Authorization", ""),
+                "text": text,
                 "body": json.loads(text) if text else None,
             }
         )
