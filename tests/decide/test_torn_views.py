@@ -82,3 +82,17 @@ def test_pods_that_were_collected_keep_no_completed_job_from_counting() -> None:
     status = world.live_until("Succeeded", "Failed", seconds=60)
     assert len(shown) >= 10
     assert (status["phase"], status["message"]) == ("Succeeded", "all pods completed")
+
+
+def test_a_failed_job_is_not_judged_without_pods_for_a_moment() -> None:
+    world = World()
+    shown = old_pods_after_the_end(world, 3, from_second=0)
+    world.submit()
+    world.settle()
+    world.program(fails(65, attempts=9))
+    while not has_ended(world):
+        world.pass_unseen(1)
+    status = world.live_until("Failed", seconds=60)
+    assert shown == [0, 0, 0]
+    assert (status["failure"]["reason"], status["failure"]["rank"]) == ("DatasetInvalid", 1)
+    assert status["attempt"] == 1, "what ended it was taken for a deleted pod"

@@ -105,8 +105,10 @@ def _torn(situation: Situation) -> Decision | None:
     if job is None or not job.over or situation.history.failure_of(job.attempt) is not None:
         return None
     pods = situation.observed.pods_of(job.attempt)
-    age = situation.now - job.completed_at if job.completed_at is not None else _TORN_GRACE
-    unseen = len(pods) < job.pods and 0 <= age < _TORN_GRACE
+    age = situation.now - job.ended_at if job.ended_at is not None else _TORN_GRACE
+    # A pod of a failed Job may have been deleted, and nobody waits for that one; hardly all were.
+    missing = len(pods) < job.pods if job.complete else not pods
+    unseen = missing and 0 <= age < _TORN_GRACE
     if unseen or not all(pod.over for pod in pods):
         return Decision(requeue_after=_TORN_POLL)
     return None

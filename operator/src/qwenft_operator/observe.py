@@ -90,7 +90,8 @@ class JobView:
     created_at: float | None = None
     started_at: float | None = None
     """When it was last set going: a queue may stop and start it again."""
-    completed_at: float | None = None
+    ended_at: float | None = None
+    """When it completed or failed."""
 
     @property
     def over(self) -> bool:
@@ -209,8 +210,14 @@ def _job(body: Body) -> JobView:
         note=_note(body),
         created_at=parse_time(metadata.get("creationTimestamp")),
         started_at=parse_time((body.get("status") or {}).get("startTime")),
-        completed_at=parse_time((body.get("status") or {}).get("completionTime")),
+        ended_at=_ended_at(body, failed),
     )
+
+
+def _ended_at(body: Body, failed: Body | None) -> float | None:
+    """Return when a Job ended: only one that has completed has a ``completionTime``."""
+    completed = (body.get("status") or {}).get("completionTime")
+    return parse_time(completed or (failed or {}).get("lastTransitionTime"))
 
 
 def _note(body: Body) -> Body:

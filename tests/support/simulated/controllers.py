@@ -168,8 +168,10 @@ class Controllers:
             if "deletionTimestamp" not in pod["metadata"]:
                 self.delete(pod, None)
         if not running:
-            reason = "BackoffLimitExceeded"
-            status["conditions"].append({"type": "Failed", "status": "True", "reason": reason})
+            status["conditions"].append(
+                {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
+                 "lastTransitionTime": format_time(self._world.now)}
+            )  # fmt: skip
 
     def _make_pod(self, job: Body, index: int) -> None:
         metadata, template = job["metadata"], job["spec"]["template"]

@@ -122,6 +122,12 @@ class World:
         self._controllers.step()
         self.settle(name)
 
+    def pass_unseen(self, seconds: int) -> None:
+        """Let seconds pass, and what happens in them, without a look of the operator."""
+        for _ in range(seconds):
+            self.now += 1.0
+            self._controllers.step()
+
     def live_until(self, *phases: str, name: str = "tiny", seconds: int = LONGEST_LIFE) -> Body:
         """Let time pass until the run is in one of ``phases``; return its status."""
         for _ in range(seconds):
