@@ -54,4 +54,4 @@ def test_any_moment_may_be_the_operator_s_last() -> None:
     verdicts = on_a_plane(each)
     assert verdicts.wrong == []
     print(f"{verdicts.plans} lives, {len(verdicts.struck)} deaths")
-    assert len(verdicts.struck) > 0.9 * verdicts.plans, "the last moments may come too late"
+    assert len(verdicts.struck) >= verdicts.plans - _MARGIN * len(LIVES), "all but the margin die"
