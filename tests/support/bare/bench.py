@@ -80,7 +80,7 @@ def quarter() -> Figures:
 
 def thousand() -> Figures:
     """1,000 runs of 10 pods on 1,000 nodes."""
-    return fleet(1000, 10, fake=1000, seconds=450, rest=60, again=True)
+    return fleet(1000, 10, fake=1000, seconds=330, rest=60, again=True)
 
 
 def wide() -> Figures:
