@@ -96,3 +96,28 @@ def test_a_failed_job_is_not_judged_without_pods_for_a_moment() -> None:
     assert shown == [0, 0, 0]
     assert (status["failure"]["reason"], status["failure"]["rank"]) == ("DatasetInvalid", 1)
     assert status["attempt"] == 1, "what ended it was taken for a deleted pod"
+
+
+def test_an_attempt_of_which_only_the_pods_are_seen_is_not_lost() -> None:
+    """It was made, the status was never written, and lists of Jobs are from before it."""
+    world = World()
+    world.submit()
+    read: Callable[..., Any] = world.list
+    shown = 0
+
+    async def listed(kind: str, *args: Any, **words: Any) -> Pods:
+        nonlocal shown
+        if kind != "Job" or shown == 9:
+            found: Pods = await read(kind, *args, **words)
+            return found
+        shown += 1
+        return ()
+
+    world.list = listed  # type: ignore[method-assign]
+    world.program(succeed_after(10))
+    world.crash_at = 7  # after the fourth write: ConfigMap, Service, NetworkPolicy, Job
+    world.reconcile()
+    assert world.writes[-1] == "apply Job/tiny-1"
+    world.pass_unseen(2)
+    status = world.live_until("Succeeded", "Failed", seconds=60)
+    assert (status["attempt"], status.get("restarts", 0), shown) == (1, 0, 9)

@@ -117,6 +117,33 @@ def test_a_job_that_lists_leave_out_is_asked_for_as_an_object(
     assert [job["metadata"]["name"] for job in children.jobs] == found
 
 
+@pytest.mark.parametrize(
+    ("mark", "found"),
+    [
+        ({}, ["tiny-1"]),
+        ({"deletionTimestamp": "2027-01-15T08:00:00Z"}, []),
+        ({"labels": {names.LABEL_ATTEMPT: "first"}}, []),
+        ({"labels": None}, []),
+    ],
+)
+def test_the_job_of_pods_that_stay_is_asked_for_too(mark: dict[str, Any], found: list[str]) -> None:
+    """The status does not tell of an attempt yet, and another operator may have made its Job."""
+    world = NoJobs()
+    labels = {names.LABEL_MANAGED_BY: names.FIELD_MANAGER, names.LABEL_RUN: "tiny"}
+    job = {"name": "tiny-1", "namespace": "team", "labels": labels}
+    pod = job | {"name": "tiny-1-0", "labels": labels | {names.LABEL_ATTEMPT: "1"}} | mark
+    world.put({"kind": "Job", "metadata": job})
+    listed = {"kind": "Pod", "metadata": pod, "spec": {}}
+    read = world.list
+
+    async def with_the_pod(kind: str, *args: Any, **words: Any) -> Any:
+        return (listed,) if kind == "Pod" else await read(kind, *args, **words)
+
+    world.list = with_the_pod  # type: ignore[method-assign]
+    children = ask(lambda: list_children(world, "team", "tiny", attempt=0))
+    assert [job["metadata"]["name"] for job in children.jobs] == found
+
+
 def nodes_asked_for(world: World, *, age: float) -> int:
     """Return how many nodes one look asks for when its pods are so old."""
     asked: list[str] = []

@@ -37,9 +37,10 @@ async def list_children(
 ) -> Children:
     """List the objects that carry the run's name; ``attempt`` is the one that ought to have a Job.
 
-    Where its Job is not among them it is asked for by itself, as an object and not as a list of
-    one: what a list leaves out may be missing in the list only, an old answer of a cache that this
-    process cannot tell to be old if another operator made the Job.
+    So ought one whose pods are there: the status may not have been written yet. A Job that is not
+    among those listed is asked for by itself, as an object and not as a list of one: what a list
+    leaves out may be missing in the list only, an old answer of a cache that this process cannot
+    tell to be old if another operator made the Job.
     """
     labels = names.selector(name)
     jobs, pods, config_maps = await asyncio.gather(
@@ -47,11 +48,18 @@ async def list_children(
         cluster.list("Pod", namespace, labels=labels, shape=ChildPod),
         cluster.list("ConfigMap", namespace, labels=labels),
     )
-    job = names.job(name, attempt)
-    if attempt and all(body["metadata"]["name"] != job for body in jobs):
-        alone = await cluster.get("Job", namespace, job)
-        jobs += () if alone is None or not _carries(alone, name) else (alone,)
+    wanted = {names.job(name, number) for number in {attempt, *_attempts(pods)} if number}
+    left_out = sorted(wanted - {body["metadata"]["name"] for body in jobs})
+    alone = await asyncio.gather(*(cluster.get("Job", namespace, job) for job in left_out))
+    jobs += tuple(body for body in alone if body is not None and _carries(body, name))
     return Children(jobs=jobs, pods=pods, config_maps=config_maps)
+
+
+def _attempts(pods: Iterable[Body]) -> set[int]:
+    """Return the attempts of pods that nobody has asked to go."""
+    staying = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
+    numbers = {attempt_key(pod)[1] for pod in staying}
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _carries(body: Body, name: str) -> bool:
