@@ -165,7 +165,7 @@ def fleet(
         found = speed(count, pods, took, time.monotonic() - began)
         settled = until(
             lambda: ready(api, pods) == count and _rests(operator, count),
-            seconds=180, every=2,
+            seconds=300, every=2,
         )  # fmt: skip
         time.sleep(10)
         return {

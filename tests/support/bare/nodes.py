@@ -52,7 +52,7 @@ def start_kwok(plane: Plane, *stages: Stage, linger: float = 0, saves: bool = Fa
     """
     file = plane.folder / "stages.yaml"
     going = (_saving(linger), _deleted(0, *_OVER)) if saves else (_deleted(linger),)
-    every = (_running(), *stages, *going, _node_stage())
+    every = (_CONFIGURATION, _running(), *stages, *going, _node_stage())
     file.write_text("\n---\n".join(json.dumps(stage) for stage in every), encoding="utf-8")
     plane.start(
         "kwok", plane.program("kwok"), f"--kubeconfig={plane.kubeconfig('admin')}",
@@ -81,6 +81,14 @@ def _stage(
     }
 
 
+_CONFIGURATION = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokConfiguration",
+    "options": {
+        "podPlayStageParallelism": 32, "nodePlayStageParallelism": 4, "nodeLeaseParallelism": 4,
+    },
+}  # fmt: skip
+"""Kubelets do not wait for each other; by four, its default, ten thousand pods come up slowly."""
 _THERE = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
 _GOING = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
 _OVER = ("Pending", "Succeeded", "Failed")
