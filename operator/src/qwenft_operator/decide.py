@@ -24,7 +24,7 @@ _FOREIGN_POLL = 2.0
 _CLEARING_POLL = 5.0
 _TORN_POLL = 1.0
 _TORN_GRACE = 10.0
-"""Seconds after a Job's completion in which pods that are missing may be still to be seen."""
+"""Seconds after a Job's end in which pods that are missing may be still to be seen."""
 _RESTART_BASE, _RESTART_MOST = 10.0, 300.0
 
 
