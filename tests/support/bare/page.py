@@ -250,7 +250,6 @@ own: two gloo ranks train the sample's model for 40 steps, and meanwhile a rank 
 suspended and resumed, or deleted. {_verdict(found)}
 {found["ended"]} of them ended, each with the loss of the run that nothing happened to, {found["loss"]}, but for {found["apart"]:.1e} at most
 (1e-5 allowed).
-{found.get("note", "")}
 """
 
 
